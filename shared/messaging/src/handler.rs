@@ -1,0 +1,165 @@
+//! What a service implements: decide a batch of typed events inside one transaction (DESIGN, "the one screen").
+//!
+//! A handler sees typed events and a transaction. It never sees Kafka, an offset, a producer or a commit.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use contracts::{Envelope, Event, EventId, EventSet, OrderId, TraceParent};
+use jiff::Timestamp;
+use sqlx::{PgConnection, PgPool};
+
+use crate::failure::Failure;
+use crate::outbox::{Outgoing, OutgoingEvent};
+use crate::record::Record;
+
+/// How a handler speaks to the outside world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// Not at all: whole batches are decided at once.
+    Never,
+    /// By calls made before the transaction, with none open: many at once for different keys, one at a time for a key.
+    BeforeTransaction,
+}
+
+/// A consumer group's business.
+pub trait Handler: Send + Sync + 'static {
+    /// The events that the group handles; other types are skipped and counted.
+    type Event: EventSet;
+    /// What to ask the outside for one event; `std::convert::Infallible` where [`Handler::CALLS`] is `Never`.
+    type Plan: Send + 'static;
+    /// What the outside answered.
+    type Answer: Send + Sync + 'static;
+    /// Whether outside calls are made.
+    const CALLS: Calls = Calls::Never;
+
+    /// Looks up, for all these events at once, which of them need a call and what it must say. Known duplicates and
+    /// events of blocked keys are not among them. One entry per event; `None` needs no call.
+    fn plan(
+        &self,
+        db: &PgPool,
+        events: &[Arc<Delivered<Self::Event>>],
+    ) -> impl Future<Output = Result<Vec<Option<Self::Plan>>, Failure>> + Send {
+        let _ = db;
+        let none = events.iter().map(|_| None).collect();
+        async move { Ok(none) }
+    }
+
+    /// Makes one event's call. A time-out or 5xx is `Failure::retryable(..)` (`.with_unknown_outcome()` where it may have taken
+    /// effect), connection refused is `Failure::outage(..)`, a refusal that is a business answer is an `Answer`.
+    fn call(
+        &self,
+        event: &Delivered<Self::Event>,
+        plan: Self::Plan,
+    ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
+
+    /// Decides the events in order and writes their effects, set-based, rows locked in key order. All or nothing.
+    ///
+    /// An `Err` is taken apart: the batch is bisected in fresh transactions until the event that fails is alone.
+    /// An event that is known to fail is better named with [`Outgoing::fail`].
+    fn apply(
+        &self,
+        batch: &mut Batch<'_, Self::Event, Self::Answer>,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Called in the transaction that records a failed attempt: the place for an `unknown` intent, or for an event
+    /// that tells others that this group gave up. Writes only what belongs to the failure.
+    fn on_failed(
+        &self,
+        db: &mut PgConnection,
+        failed: &[Failed<'_, Self::Event>],
+        out: &mut Outgoing,
+    ) -> impl Future<Output = Result<(), Failure>> + Send {
+        let _ = (db, failed, out);
+        async { Ok(()) }
+    }
+}
+
+/// An event as it was delivered.
+#[derive(Debug)]
+pub struct Delivered<E> {
+    /// The payload.
+    pub event: E,
+    /// The attributes it came with.
+    pub envelope: Envelope,
+    /// The inbox's id of it: the envelope's id where that is a UUIDv7, else one derived from it.
+    pub event_id: EventId,
+    /// Which attempt this is, from 1.
+    pub attempt: u16,
+    /// The record, bytes untouched.
+    pub record: Arc<Record>,
+}
+
+impl<E: EventSet> Delivered<E> {
+    /// The order concerned.
+    pub fn order_id(&self) -> OrderId {
+        self.event.order_id()
+    }
+
+    /// The trace to go on with.
+    pub fn trace(&self) -> TraceParent {
+        self.envelope.trace.unwrap_or_else(TraceParent::new_root)
+    }
+
+    /// `event`, caused by this one and in its trace.
+    pub fn followed_by<F: Event>(&self, event: &F) -> OutgoingEvent {
+        OutgoingEvent::caused(event, Some(&self.event_id.to_string()), self.trace().child())
+    }
+}
+
+/// One event to decide, with what the outside said about it.
+#[derive(Debug)]
+pub struct Item<E, A> {
+    /// The event.
+    pub delivered: Arc<Delivered<E>>,
+    /// The call's answer; `None` where no call was planned.
+    pub answer: Option<A>,
+}
+
+impl<E, A> std::ops::Deref for Item<E, A> {
+    type Target = Delivered<E>;
+
+    fn deref(&self) -> &Delivered<E> {
+        &self.delivered
+    }
+}
+
+/// What becomes of an event whose attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It comes back after a delay.
+    Retried,
+    /// It goes to the dead-letter topic.
+    DeadLettered,
+}
+
+/// An event whose attempt failed.
+#[derive(Debug)]
+pub struct Failed<'a, E> {
+    /// The event.
+    pub delivered: &'a Delivered<E>,
+    /// Why.
+    pub failure: &'a Failure,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// The events to decide, in offset order, and the transaction to do it in.
+pub struct Batch<'a, E, A> {
+    pub(crate) db: &'a mut PgConnection,
+    pub(crate) items: &'a [&'a Item<E, A>],
+    pub(crate) out: &'a mut Outgoing,
+    pub(crate) now: Timestamp,
+}
+
+impl<'a, E, A> Batch<'a, E, A> {
+    /// The transaction's connection, the events in offset order, and where follow-up events go.
+    pub fn parts(&mut self) -> (&mut PgConnection, &'a [&'a Item<E, A>], &mut Outgoing) {
+        (self.db, self.items, self.out)
+    }
+
+    /// The database's clock at the transaction's claim.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+}

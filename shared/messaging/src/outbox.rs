@@ -1,0 +1,249 @@
+//! The outbox: events that are true but not yet published (I11).
+//!
+//! Rows are written in the transaction that makes them true and published by [`crate::relay`], in order for any one
+//! key: the id is an identity taken while the key's aggregate is locked. A row may be published twice, never zero
+//! times. Deliberately absent: sending from here.
+
+use std::collections::HashMap;
+
+use contracts::envelope::{self, Header};
+use contracts::{Event, EventId, TraceParent};
+use jiff::Timestamp;
+use sqlx::PgConnection;
+
+use crate::failure::Failure;
+
+/// The largest value and headers that a row may have, together, in bytes: what the broker's default
+/// `max.message.bytes` (1 MiB) leaves beside the headers that retry and dead-letter copies add.
+pub const MAX_ROW_BYTES: usize = 900 * 1024;
+
+/// An event on its way out, before it knows who publishes it.
+#[derive(Debug, Clone)]
+pub struct OutgoingEvent {
+    id: EventId,
+    topic: &'static str,
+    key: String,
+    encoded: Result<(Vec<Header>, Vec<u8>), String>,
+}
+
+impl OutgoingEvent {
+    /// The first event of its story, for example `order.placed` at the POST.
+    pub fn first<E: Event>(event: &E, trace: TraceParent) -> Self {
+        Self::caused(event, None, trace)
+    }
+
+    /// An event that another one caused.
+    pub fn caused<E: Event>(event: &E, causation_id: Option<&str>, trace: TraceParent) -> Self {
+        let id = EventId::new();
+        // The source is stamped by `Outgoing`, which knows the service.
+        let encoded = envelope::encode(event, id, "", Timestamp::now(), causation_id, trace).map_err(|e| e.to_string());
+        Self { id, topic: E::TOPIC, key: event.order_id().to_string(), encoded }
+    }
+
+    /// The event's id.
+    pub fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// The row to insert, published in the name of `source` (for example `/order-service`).
+    pub fn into_row(self, source: &str) -> Result<Row, Failure> {
+        let (mut headers, value) = self.encoded.map_err(|e| Failure::rejected("outbox.encode", e))?;
+        for (name, value) in &mut headers {
+            if name == envelope::names::SOURCE {
+                *value = Some(source.as_bytes().to_vec());
+            }
+        }
+        Row::new(self.topic, Some(self.key.into_bytes()), headers, Some(value))
+    }
+}
+
+/// A row of the outbox: a record to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Logical topic.
+    pub topic: String,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// The record's headers.
+    pub headers: Vec<Header>,
+    /// The record's value.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Row {
+    /// A row, refused where the broker would refuse it: an unsendable row would hold up everything behind it.
+    pub fn new(
+        topic: impl Into<String>,
+        key: Option<Vec<u8>>,
+        headers: Vec<Header>,
+        value: Option<Vec<u8>>,
+    ) -> Result<Self, Failure> {
+        let size = value.as_ref().map_or(0, Vec::len) + encode_headers(&headers).len();
+        if size > MAX_ROW_BYTES {
+            return Err(Failure::rejected("outbox.too_large", format!("{size} bytes; the limit is {MAX_ROW_BYTES}")));
+        }
+        Ok(Self { topic: topic.into(), key, headers, value })
+    }
+}
+
+/// The columns of rows to insert, one array each, for `unnest` in one's own statement:
+/// `insert into outbox (topic, key, headers, payload) select * from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[])`.
+#[derive(Debug, Default)]
+pub struct Columns {
+    /// `topic text`.
+    pub topics: Vec<String>,
+    /// `key bytea`.
+    pub keys: Vec<Option<Vec<u8>>>,
+    /// `headers bytea`, as [`encode_headers`] writes them.
+    pub headers: Vec<Vec<u8>>,
+    /// `payload bytea`.
+    pub payloads: Vec<Option<Vec<u8>>>,
+}
+
+impl Columns {
+    /// Appends a row.
+    pub fn push(&mut self, row: Row) {
+        self.topics.push(row.topic);
+        self.keys.push(row.key);
+        self.headers.push(encode_headers(&row.headers));
+        self.payloads.push(row.value);
+    }
+}
+
+/// What a transaction adds to the outbox, collected while it decides and written as one statement at its end.
+#[derive(Debug)]
+pub struct Outgoing {
+    source: String,
+    rows: Vec<Row>,
+    failures: HashMap<EventId, Failure>,
+}
+
+impl Outgoing {
+    /// Collects rows for `service`, whose events carry `/service` as their source.
+    pub fn new(service: &str) -> Self {
+        Self { source: format!("/{service}"), rows: Vec::new(), failures: HashMap::new() }
+    }
+
+    /// Publishes `event` once the transaction commits.
+    pub fn emit(&mut self, event: OutgoingEvent) -> Result<EventId, Failure> {
+        let id = event.id();
+        let row = event.into_row(&self.source)?;
+        self.rows.push(row);
+        Ok(id)
+    }
+
+    /// Appends a record that is no event of the service: a retry, a dead letter, a step.
+    pub(crate) fn push(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    /// Names an event of the batch as failed. The transaction is rolled back and decided anew without it, so later
+    /// events of its key are set aside and it leaves no effect.
+    pub fn fail(&mut self, event_id: EventId, failure: Failure) {
+        self.failures.insert(event_id, failure);
+    }
+
+    pub(crate) fn take_failures(&mut self) -> HashMap<EventId, Failure> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Writes everything collected, in order, as one statement. The caller commits and then calls
+    /// [`crate::relay::Wake::wake`].
+    pub async fn write(&mut self, db: &mut PgConnection) -> Result<usize, Failure> {
+        if self.rows.is_empty() {
+            return Ok(0);
+        }
+        let mut columns = Columns::default();
+        for row in self.rows.drain(..) {
+            columns.push(row);
+        }
+        let count = columns.topics.len();
+        sqlx::query(
+            "insert into outbox (topic, key, headers, payload) \
+             select t, k, h, p from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[]) \
+             with ordinality as r (t, k, h, p, n) order by n",
+        )
+        .bind(columns.topics)
+        .bind(columns.keys)
+        .bind(columns.headers)
+        .bind(columns.payloads)
+        .execute(db)
+        .await?;
+        Ok(count)
+    }
+}
+
+/// Headers as bytes: per header the name's length (u16), the name, the value's length (u32; `u32::MAX` for null), the
+/// value; big endian. Names repeat and values are any bytes in Kafka, so neither JSON nor hstore would do.
+pub fn encode_headers(headers: &[Header]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(headers.len() * 48);
+    for (name, value) in headers {
+        // Kafka's own limit on names is far lower than what u16 holds; longer ones are cut, never corrupted.
+        let name = &name.as_bytes()[..name.len().min(usize::from(u16::MAX))];
+        bytes.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_be_bytes());
+        bytes.extend_from_slice(name);
+        match value {
+            Some(value) => {
+                bytes.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX - 1).to_be_bytes());
+                bytes.extend_from_slice(value);
+            }
+            None => bytes.extend_from_slice(&u32::MAX.to_be_bytes()),
+        }
+    }
+    bytes
+}
+
+/// The inverse of [`encode_headers`]; `None` for bytes that it did not write.
+pub fn decode_headers(mut bytes: &[u8]) -> Option<Vec<Header>> {
+    let mut headers = Vec::new();
+    while !bytes.is_empty() {
+        let (len, rest) = bytes.split_first_chunk::<2>()?;
+        let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+        let (len, rest) = rest.split_first_chunk::<4>()?;
+        let name = String::from_utf8(name.to_vec()).ok()?;
+        let len = u32::from_be_bytes(*len);
+        if len == u32::MAX {
+            headers.push((name, None));
+            bytes = rest;
+        } else {
+            let (value, rest) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+            headers.push((name, Some(value.to_vec())));
+            bytes = rest;
+        }
+    }
+    Some(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn headers_survive_the_outbox_byte_for_byte(
+            headers in proptest::collection::vec((".{0,20}", proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40))), 0..8)
+        ) {
+            prop_assert_eq!(decode_headers(&encode_headers(&headers)), Some(headers));
+        }
+
+        #[test]
+        fn foreign_bytes_are_refused_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Some(headers) = decode_headers(&bytes) {
+                prop_assert_eq!(encode_headers(&headers), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_too_large_for_the_broker_is_refused_when_it_is_appended() {
+        let refused = Row::new("orders", None, Vec::new(), Some(vec![0; MAX_ROW_BYTES + 1]));
+        assert_eq!(refused.map_err(|f| f.class), Err("outbox.too_large".to_owned()));
+    }
+}

@@ -1,0 +1,93 @@
+//! The settings of the messaging runtime and what they must satisfy among themselves.
+
+use std::time::Duration;
+
+/// Settings of one service's messaging. Defaults are meant for production; tests shorten the delays.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The service's name: its consumer group, client id, and the source of its events.
+    pub service: String,
+    /// Kafka's `bootstrap.servers`.
+    pub bootstrap: String,
+    /// Put before every topic and group name, so that installations can share a cluster.
+    pub prefix: String,
+    /// The delays of the retry tiers; tier n's topic is `<group>.retry.<n>`, counted from 1.
+    pub retry_delays: Vec<Duration>,
+    /// How much a delay may be lengthened at random, as a share of it: spreads what failed together.
+    pub retry_jitter: f64,
+    /// The most events in one transaction.
+    pub batch_max: usize,
+    /// The most outside calls under way in one lane.
+    pub calls_per_lane: usize,
+    /// The most records of one partition in memory; above it the partition is paused, below half of it resumed.
+    pub queue_records: usize,
+    /// The most bytes of one partition in memory, likewise.
+    pub queue_bytes: usize,
+    /// How long a revoked partition or a shutdown waits for work in flight.
+    pub drain: Duration,
+    /// How long Kafka waits for a sign of life of this member (`session.timeout.ms`).
+    pub session_timeout: Duration,
+    /// How long Kafka waits between polls (`max.poll.interval.ms`).
+    pub max_poll_interval: Duration,
+    /// How long the inbox remembers an event. Older ones are dead-lettered as `expired`.
+    pub inbox_days: u16,
+    /// The slow poll behind the relay's wake-ups.
+    pub relay_poll: Duration,
+    /// The most rows that the relay reads at once.
+    pub relay_batch: usize,
+    /// The most read batches that wait for acknowledgements.
+    pub relay_in_flight: usize,
+}
+
+impl Settings {
+    /// The defaults for `service` at `bootstrap`.
+    pub fn new(service: impl Into<String>, bootstrap: impl Into<String>) -> Self {
+        Self {
+            service: service.into(),
+            bootstrap: bootstrap.into(),
+            prefix: String::new(),
+            retry_delays: [1, 10, 60, 600].map(Duration::from_secs).to_vec(),
+            retry_jitter: 0.1,
+            batch_max: 500,
+            calls_per_lane: 32,
+            queue_records: 2_000,
+            queue_bytes: 8 * 1024 * 1024,
+            drain: Duration::from_secs(10),
+            session_timeout: Duration::from_secs(45),
+            max_poll_interval: Duration::from_secs(300),
+            inbox_days: 30,
+            relay_poll: Duration::from_millis(500),
+            relay_batch: 1_000,
+            relay_in_flight: 4,
+        }
+    }
+
+    /// The consumer group, with the prefix.
+    pub fn group_id(&self) -> String {
+        format!("{}{}", self.prefix, self.service)
+    }
+
+    /// A topic's name on the broker.
+    pub fn physical(&self, logical: &str) -> String {
+        format!("{}{logical}", self.prefix)
+    }
+
+    /// Refuses values under which something would be lost or never end.
+    pub fn validate(&self) -> Result<(), String> {
+        let checks = [
+            (!self.service.is_empty(), "service: must be named"),
+            (!self.retry_delays.is_empty(), "retry_delays: at least one tier is needed"),
+            (self.batch_max >= 1, "batch_max: must be at least 1"),
+            (self.calls_per_lane >= 1, "calls_per_lane: must be at least 1"),
+            (self.queue_records >= self.batch_max, "queue_records: must hold at least one batch (batch_max)"),
+            (self.relay_batch >= 1 && self.relay_in_flight >= 1, "relay_batch, relay_in_flight: must be at least 1"),
+            ((0.0..=1.0).contains(&self.retry_jitter), "retry_jitter: a share between 0 and 1"),
+            (self.max_poll_interval > self.drain, "max_poll_interval: must exceed the drain bound"),
+            (self.inbox_days >= 2, "inbox_days: must be at least 2"),
+        ];
+        match checks.iter().find(|(holds, _)| !holds) {
+            Some((_, complaint)) => Err((*complaint).to_owned()),
+            None => Ok(()),
+        }
+    }
+}
