@@ -185,8 +185,9 @@ impl Stage {
                     }
                 }
                 Err(_) => {
-                    unfinished.extend(self.names.drain().map(|(_, name)| name));
-                    unfinished.sort();
+                    let mut left: Vec<String> = self.names.drain().map(|(_, name)| name).collect();
+                    left.sort();
+                    unfinished.extend(left);
                     self.abort().await;
                     return;
                 }

@@ -1,7 +1,7 @@
 //! Problem details (RFC 9457): the one shape of every error that leaves a service over HTTP.
 //!
-//! A problem says what the caller can do about it and nothing about the inside. [`extract`] has extractors whose
-//! rejections are problems.
+//! A problem says what the caller can do about it and nothing about the inside. [`ValidJson`], [`ValidPath`]
+//! and [`ValidQuery`] are extractors whose rejections are problems.
 
 mod extract;
 
@@ -15,28 +15,31 @@ pub use extract::{ValidJson, ValidPath, ValidQuery};
 /// The media type of a problem.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// An error as the client sees it.
+/// An error as the client sees it. Its texts are boxed to keep `Result<_, Problem>` small.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// Identifies the kind of problem; `about:blank` where the status says it all.
     #[serde(rename = "type", default = "about_blank")]
-    #[schema(example = "urn:order-suite:problem:invalid_request")]
-    pub kind: String,
+    #[schema(value_type = String, example = "urn:order-suite:problem:invalid_request")]
+    pub kind: Box<str>,
     /// The kind in words; the same for every occurrence.
-    #[schema(example = "Unprocessable Entity")]
-    pub title: String,
+    #[schema(value_type = String, example = "Unprocessable Entity")]
+    pub title: Box<str>,
     /// The HTTP status.
     #[schema(example = 422)]
     pub status: u16,
     /// What happened this time, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub detail: Option<Box<str>>,
     /// Which occurrence or resource it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instance: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub instance: Option<Box<str>>,
     /// A stable name for programs, where the status alone doesn't tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub code: Option<Box<str>>,
     /// Every part of the request that is wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
@@ -105,8 +108,8 @@ impl From<Pointer> for String {
     }
 }
 
-fn about_blank() -> String {
-    "about:blank".to_owned()
+fn about_blank() -> Box<str> {
+    "about:blank".into()
 }
 
 impl Problem {
@@ -114,7 +117,7 @@ impl Problem {
     pub fn new(status: StatusCode) -> Self {
         Self {
             kind: about_blank(),
-            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            title: status.canonical_reason().unwrap_or("Error").into(),
             status: status.as_u16(),
             detail: None,
             instance: None,
@@ -128,21 +131,21 @@ impl Problem {
     pub fn named(status: StatusCode, code: &str) -> Self {
         let kind = format!("urn:order-suite:problem:{code}");
         Self {
-            kind,
-            code: Some(code.to_owned()),
+            kind: kind.into(),
+            code: Some(code.into()),
             ..Self::new(status)
         }
     }
 
     /// Says what happened this time.
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.detail = Some(detail.into().into());
         self
     }
 
     /// Says which occurrence or resource it is about.
     pub fn with_instance(mut self, instance: impl Into<String>) -> Self {
-        self.instance = Some(instance.into());
+        self.instance = Some(instance.into().into());
         self
     }
 
