@@ -1,2 +1,5 @@
-//! Under construction.
-fn main() {}
+//! The sandbox payment gateway as a process.
+
+fn main() -> std::process::ExitCode {
+    sandbox_gateway::cli::run()
+}

@@ -152,7 +152,12 @@ async fn healthcheck() -> anyhow::Result<()> {
     struct Listening {
         http_addr: SocketAddr,
     }
-    let Listening { mut http_addr } = config::load()?;
+    let Listening { http_addr } = config::load()?;
+    ask_readiness(http_addr).await
+}
+
+/// Asks the service that listens on `http_addr` whether it is ready; an error if not.
+pub async fn ask_readiness(mut http_addr: SocketAddr) -> anyhow::Result<()> {
     if http_addr.ip().is_unspecified() {
         http_addr.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
