@@ -56,6 +56,20 @@ impl KafkaOptions {
         }
     }
 
+    /// Settings for many short-lived tests on one broker: groups may notice a dead member within a second, and a new
+    /// topic costs little.
+    #[must_use]
+    pub fn for_tests(mut self) -> Self {
+        let settings = [
+            ("group.min.session.timeout.ms", "1000"),
+            ("log.index.size.max.bytes", "65536"),
+            ("file.delete.delay.ms", "1000"),
+        ];
+        self.settings
+            .extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        self
+    }
+
     fn properties(&self) -> Result<String> {
         let own = self.voters.iter().find(|(id, _)| *id == self.node_id);
         let (_, controller_port) = own.context("a broker must be among its own voters")?;

@@ -1,0 +1,97 @@
+//! Topics for one test.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// A prefix that no other test has; dropping this deletes every topic that begins with it.
+#[derive(Debug)]
+pub struct TestTopics {
+    bootstrap: String,
+    prefix: String,
+}
+
+impl TestTopics {
+    pub(crate) fn new(bootstrap: &str) -> Self {
+        Self {
+            bootstrap: bootstrap.to_owned(),
+            prefix: crate::topic_prefix(),
+        }
+    }
+
+    /// The prefix, for a service's `TOPIC_PREFIX`.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// `name` with the prefix.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Makes the topic `name` (without the prefix) and returns its full name.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub async fn create(&self, name: &str, partitions: i32) -> Result<String> {
+        let full = self.name(name);
+        let topic = NewTopic::new(&full, partitions, TopicReplication::Fixed(1));
+        let options = AdminOptions::new().operation_timeout(Some(BOUND));
+        for result in admin(&self.bootstrap)?
+            .create_topics([&topic], &options)
+            .await
+            .context("creating a topic")?
+        {
+            if let Err((topic, code)) = result {
+                bail!("creating {topic}: {code}");
+            }
+        }
+        Ok(full)
+    }
+}
+
+impl Drop for TestTopics {
+    fn drop(&mut self) {
+        let (bootstrap, prefix) = (self.bootstrap.clone(), self.prefix.clone());
+        crate::kafka::on_a_thread("deleting test topics", move || delete(&bootstrap, &prefix));
+    }
+}
+
+fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
+    let config = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .clone();
+    config.create().context("making an admin client")
+}
+
+fn delete(bootstrap: &str, prefix: &str) -> Result<()> {
+    let bound = Duration::from_secs(5);
+    let probe: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()?;
+    let metadata = probe.fetch_metadata(None, bound)?;
+    let names: Vec<&str> = metadata
+        .topics()
+        .iter()
+        .map(|topic| topic.name())
+        .filter(|name| name.starts_with(prefix))
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let options = AdminOptions::new().operation_timeout(Some(bound));
+    runtime.block_on(async {
+        let answer = admin(bootstrap)?.delete_topics(&names, &options);
+        tokio::time::timeout(2 * bound, answer).await??;
+        Ok(())
+    })
+}
