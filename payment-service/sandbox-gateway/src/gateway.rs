@@ -94,7 +94,11 @@ impl Gateway {
     }
 
     async fn run(&self, key: &Arc<str>, script: Script) -> Decided {
-        let running = RunningKey { gateway: self, key };
+        let running = RunningKey {
+            gateway: self,
+            key,
+            finished: false,
+        };
         if let Err(problem) = self.pause(Duration::from_millis(script.delay_ms)).await {
             return Decided::without_effect(problem);
         }
@@ -161,14 +165,17 @@ impl Decided {
     }
 }
 
-/// A key that runs; released when this is dropped, however the call ended.
+/// A key that runs; released by finishing or, where the call ends otherwise, by being dropped.
 struct RunningKey<'a> {
     gateway: &'a Gateway,
     key: &'a Arc<str>,
+    /// After finishing, the key may already run for somebody else.
+    finished: bool,
 }
 
 impl RunningKey<'_> {
-    fn finish(self) -> Result<Answer, NoEffect> {
+    fn finish(mut self) -> Result<Answer, NoEffect> {
+        self.finished = true;
         self.gateway
             .state()
             .finish(self.key, Uuid::now_v7(), Timestamp::now())
@@ -177,7 +184,9 @@ impl RunningKey<'_> {
 
 impl Drop for RunningKey<'_> {
     fn drop(&mut self) {
-        self.gateway.state().abandon(self.key);
+        if !self.finished {
+            self.gateway.state().abandon(self.key);
+        }
     }
 }
 

@@ -127,89 +127,55 @@ mod tests {
 
     #[test]
     fn each_token_has_its_script() {
-        let plain = Script::default();
-        let cases = [
-            ("tok_visa", plain, plain),
+        let scripts = [
             (
-                "tok_declined",
-                Script {
-                    refuse: true,
-                    ..plain
-                },
-                plain,
-            ),
-            (
-                "tok_slow",
+                "slow",
                 Script {
                     delay_ms: 3_000,
-                    ..plain
+                    ..Script::default()
                 },
-                plain,
             ),
             (
-                "tok_slow_500",
+                "slow_500",
                 Script {
                     delay_ms: 500,
-                    ..plain
+                    ..Script::default()
                 },
-                plain,
             ),
             (
-                "tok_timeout",
+                "timeout",
                 Script {
                     hang: true,
-                    ..plain
+                    ..Script::default()
                 },
-                plain,
             ),
             (
-                "tok_fail_2",
+                "fail_2",
                 Script {
                     failures: 2,
-                    ..plain
-                },
-                plain,
-            ),
-            (
-                "tok_capture_refused",
-                plain,
-                Script {
-                    refuse: true,
-                    ..plain
-                },
-            ),
-            (
-                "tok_capture_timeout",
-                plain,
-                Script {
-                    hang: true,
-                    ..plain
-                },
-            ),
-            (
-                "tok_capture_fail_3",
-                plain,
-                Script {
-                    failures: 3,
-                    ..plain
-                },
-            ),
-            (
-                "tok_capture_slow_50",
-                plain,
-                Script {
-                    delay_ms: 50,
-                    ..plain
+                    ..Script::default()
                 },
             ),
         ];
-        for (token, authorize, capture) in cases {
+        let refuse = Script {
+            refuse: true,
+            ..Script::default()
+        };
+        let plain = Script::default();
+        let of = |token: &str| {
+            PaymentMethod::parse(token).map(|method| (method.authorize, method.capture))
+        };
+        for (name, script) in scripts {
+            assert_eq!(of(&format!("tok_{name}")), Ok((script, plain)), "{name}");
             assert_eq!(
-                PaymentMethod::parse(token),
-                Ok(PaymentMethod { authorize, capture }),
-                "{token}"
+                of(&format!("tok_capture_{name}")),
+                Ok((plain, script)),
+                "{name}"
             );
         }
+        assert_eq!(of("tok_visa"), Ok((plain, plain)));
+        assert_eq!(of("tok_declined"), Ok((refuse, plain)));
+        assert_eq!(of("tok_capture_refused"), Ok((plain, refuse)));
     }
 
     #[test]
