@@ -1,1 +1,2 @@
-//! Under construction.
+//! order-service.
+pub mod domain;

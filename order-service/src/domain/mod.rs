@@ -1,0 +1,19 @@
+//! The business, pure: no SQL, no clock, no async.
+
+mod events;
+mod fingerprint;
+mod order;
+mod pricing;
+mod progress;
+mod saga;
+#[cfg(test)]
+mod saga_tests;
+mod timeline;
+
+pub use events::SagaEvent;
+pub use fingerprint::{Fingerprint, IdempotencyKey, KeyError, integer};
+pub use order::{FollowUp, Order};
+pub use pricing::{Priced, PricingError, PricingProblem, Product, RequestedLine, price};
+pub use progress::{CaptureState, MailState, Progress, Template, progress};
+pub use saga::{Decision, OrderState, PaymentStep, Prospect, Saga, StockStep, TooLate};
+pub use timeline::Entry;
