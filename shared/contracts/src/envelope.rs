@@ -5,8 +5,8 @@
 //! Read in binary or structured mode.
 
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::event::{DecodeError, Event};
 use crate::ids::EventId;
@@ -140,8 +140,8 @@ struct Structured<'a> {
 }
 
 fn decode_structured<'a>(headers: &[Header], value: &'a [u8]) -> Result<(Envelope, &'a [u8]), DecodeError> {
-    let event: Structured<'a> = serde_json::from_slice(value)
-        .map_err(|e| DecodeError::Undecodable(format!("structured CloudEvent: {e}")))?;
+    let event: Structured<'a> =
+        serde_json::from_slice(value).map_err(|e| DecodeError::Undecodable(format!("structured CloudEvent: {e}")))?;
     if event.specversion != "1.0" {
         return Err(DecodeError::UnsupportedVersion(format!("CloudEvents {}", event.specversion)));
     }

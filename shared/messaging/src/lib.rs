@@ -1,13 +1,23 @@
 //! Messaging: consumer, batch transaction, inbox, outbox, relay, retry and dead letters: the subtle code, once.
 
+pub mod arrival;
+pub mod blocked;
+pub mod clock;
+pub mod consumer;
+pub mod dead_letter;
 pub mod failure;
 pub mod handler;
+pub mod identity;
+pub mod inbox;
+pub mod kafka;
+pub mod machine;
 pub mod outbox;
 pub mod record;
 pub mod relay;
-pub mod settings;
-pub mod consumer;
+pub mod retry;
 pub mod schema;
+pub mod settings;
+pub mod transaction;
 
 pub use consumer::Consumer;
 pub use failure::{Failure, FailureKind, Reason};
@@ -15,4 +25,4 @@ pub use handler::{Batch, Calls, Delivered, Failed, Fate, Handler, Item};
 pub use outbox::{Outgoing, OutgoingEvent};
 pub use record::Record;
 pub use relay::{Relay, Wake};
-pub use settings::Settings;
+pub use settings::{AfterDeadLetter, Settings};

@@ -13,9 +13,13 @@ use sqlx::PgConnection;
 
 use crate::failure::Failure;
 
-/// The largest value and headers that a row may have, together, in bytes: what the broker's default
-/// `max.message.bytes` (1 MiB) leaves beside the headers that retry and dead-letter copies add.
+/// The largest value and headers that an event's row may have, together, in bytes: below the source topics'
+/// `max.message.bytes` (Kafka's default, 1 MiB and 12 bytes).
 pub const MAX_ROW_BYTES: usize = 900 * 1024;
+
+/// The same for copies of consumed records: what the source topic lets through, and the headers that copies add. Retry
+/// and dead-letter topics are declared with as much (`deploy/topics.toml`).
+pub const MAX_COPY_BYTES: usize = 1_152 * 1024;
 
 /// An event on its way out, before it knows who publishes it.
 #[derive(Debug, Clone)]
@@ -78,11 +82,27 @@ impl Row {
         headers: Vec<Header>,
         value: Option<Vec<u8>>,
     ) -> Result<Self, Failure> {
-        let size = value.as_ref().map_or(0, Vec::len) + encode_headers(&headers).len();
-        if size > MAX_ROW_BYTES {
-            return Err(Failure::rejected("outbox.too_large", format!("{size} bytes; the limit is {MAX_ROW_BYTES}")));
+        Self { topic: topic.into(), key, headers, value }.within(MAX_ROW_BYTES)
+    }
+
+    /// A copy of a consumed record on its way to a retry or dead-letter topic.
+    pub(crate) fn copy(
+        topic: String,
+        key: Option<Vec<u8>>,
+        headers: Vec<Header>,
+        value: Option<Vec<u8>>,
+    ) -> Result<Self, Failure> {
+        Self { topic, key, headers, value }.within(MAX_COPY_BYTES)
+    }
+
+    fn within(self, limit: usize) -> Result<Self, Failure> {
+        let part = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + part(value) + 6).sum();
+        let size = part(&self.key) + part(&self.value) + headers;
+        if size > limit {
+            return Err(Failure::rejected("outbox.too_large", format!("{size} bytes; the limit is {limit}")));
         }
-        Ok(Self { topic: topic.into(), key, headers, value })
+        Ok(self)
     }
 }
 

@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+use crate::machine::BreakerSettings;
+
+/// What happens to a key when one of its events becomes a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterDeadLetter {
+    /// Later events of the key go on without it.
+    Release,
+    /// Later events of the key wait until an operator decides.
+    Hold,
+}
+
 /// Settings of one service's messaging. Defaults are meant for production; tests shorten the delays.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -31,6 +42,12 @@ pub struct Settings {
     pub max_poll_interval: Duration,
     /// How long the inbox remembers an event. Older ones are dead-lettered as `expired`.
     pub inbox_days: u16,
+    /// When the breaker in front of the group's outside calls opens.
+    pub breaker: BreakerSettings,
+    /// What happens to a key when its event becomes a dead letter.
+    pub after_dead_letter: AfterDeadLetter,
+    /// The most events held behind one blocked key; at it, the partition waits.
+    pub held_per_key: usize,
     /// The slow poll behind the relay's wake-ups.
     pub relay_poll: Duration,
     /// The most rows that the relay reads at once.
@@ -56,6 +73,9 @@ impl Settings {
             session_timeout: Duration::from_secs(45),
             max_poll_interval: Duration::from_secs(300),
             inbox_days: 30,
+            breaker: BreakerSettings::default(),
+            after_dead_letter: AfterDeadLetter::Release,
+            held_per_key: 10_000,
             relay_poll: Duration::from_millis(500),
             relay_batch: 1_000,
             relay_in_flight: 4,

@@ -1,0 +1,198 @@
+//! A record on its way through the consumer: decoded once, with its place in the inbox and in the retry tiers.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use contracts::envelope::{self, Envelope, Header, header_text};
+use contracts::{EventSet, TraceParent};
+use jiff::Timestamp;
+
+use crate::failure::Failure;
+use crate::handler::Delivered;
+use crate::identity::{Identity, id_headers};
+use crate::record::Record;
+
+/// Headers of the group's own copies: where the event came from and how often it was tried.
+pub mod names {
+    /// Which attempt this copy is for, from 2.
+    pub const ATTEMPT: &str = "retry-attempt";
+    /// When it is due (RFC 3339, database clock).
+    pub const DUE_AT: &str = "retry-due-at";
+    /// The topic it was published on.
+    pub const ORIGINAL_TOPIC: &str = "retry-original-topic";
+    /// The partition there.
+    pub const ORIGINAL_PARTITION: &str = "retry-original-partition";
+    /// The offset there.
+    pub const ORIGINAL_OFFSET: &str = "retry-original-offset";
+    /// The broker's or producer's time there, milliseconds.
+    pub const ORIGINAL_TIMESTAMP: &str = "retry-original-timestamp";
+    /// When the first attempt failed.
+    pub const FIRST_FAILED_AT: &str = "retry-first-failed-at";
+    /// The last failure's class.
+    pub const ERROR_CLASS: &str = "retry-error-class";
+    /// The last failure's message.
+    pub const ERROR_MESSAGE: &str = "retry-error-message";
+    /// A command of the group to itself instead of an event: `release`.
+    pub const STEP: &str = "retry-step";
+}
+
+/// Where an event came from, whatever topic its copy is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Logical topic.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// Broker or producer time, milliseconds.
+    pub timestamp_ms: i64,
+    /// When the first attempt failed.
+    pub first_failed_at: Option<Timestamp>,
+}
+
+/// What is to be done with a record.
+#[derive(Debug)]
+pub enum Body<E> {
+    /// An event to decide.
+    Event(Arc<Delivered<E>>),
+    /// A type that the group doesn't handle.
+    Skip,
+    /// A record that can't be read.
+    Poison(Failure),
+    /// Release the next held events of this record's key.
+    Release,
+}
+
+/// A record on its way through the consumer.
+#[derive(Debug)]
+pub struct Arrival<E> {
+    /// The record, bytes untouched.
+    pub record: Arc<Record>,
+    /// Where the event came from.
+    pub origin: Origin,
+    /// The inbox's key.
+    pub identity: Identity,
+    /// Which attempt this is, from 1.
+    pub attempt: u16,
+    /// The tier it waited in; 0 for the source topic, a release or a redrive.
+    pub tier: usize,
+    /// Whether it comes back on purpose, and so may claim an event that the inbox knows.
+    pub comeback: bool,
+    /// Not before this time.
+    pub due: Option<Timestamp>,
+    /// What is to be done.
+    pub body: Body<E>,
+}
+
+impl<E: EventSet> Arrival<E> {
+    /// Reads a record from `<group>.retry.<tier>` (`Some(tier)`) or from a source topic.
+    pub fn read(record: Record, own_tier: Option<usize>) -> Self {
+        let record = Arc::new(record);
+        let own = own_tier.is_some();
+        let origin = origin_of(&record, own);
+        let attempt = match own {
+            true => record.number(names::ATTEMPT).and_then(|n| u16::try_from(n).ok()).unwrap_or(2).max(1),
+            false => 1,
+        };
+        let due = record.header(names::DUE_AT).filter(|_| own).and_then(|text| text.parse().ok());
+        let decoded = envelope::decode(&record.headers, record.value.as_deref());
+        let stamped = Identity::stamped(&record).filter(|_| own);
+        let identity = stamped.unwrap_or_else(|| match &decoded {
+            Ok((envelope, _)) => Identity::of(&record, &envelope.id, &envelope.source),
+            Err(_) => {
+                let (id, source) = id_headers(&record);
+                Identity::of(&record, id, source)
+            }
+        });
+        let body = if own && record.header(names::STEP) == Some("release") {
+            Body::Release
+        } else {
+            match decoded.and_then(|(envelope, data)| decode_event(envelope, data)) {
+                Ok(Some((envelope, event))) => Body::Event(Arc::new(Delivered {
+                    event,
+                    envelope,
+                    event_id: identity.event_id,
+                    attempt,
+                    record: Arc::clone(&record),
+                })),
+                Ok(None) => Body::Skip,
+                Err(error) => Body::Poison(error.into()),
+            }
+        };
+        Self { record, origin, identity, attempt, tier: own_tier.unwrap_or(0), comeback: own, due, body }
+    }
+
+    /// The event, where it is one.
+    pub fn delivered(&self) -> Option<&Arc<Delivered<E>>> {
+        match &self.body {
+            Body::Event(delivered) => Some(delivered),
+            Body::Skip | Body::Poison(_) | Body::Release => None,
+        }
+    }
+
+    /// The key under which order is kept: original topic and record key.
+    pub fn order_key(&self) -> Option<(&str, &[u8])> {
+        Some((&*self.origin.topic, self.record.key.as_deref()?))
+    }
+
+    /// A hash of the record's key, for the machine.
+    pub fn key_hash(&self) -> Option<u64> {
+        let key = self.record.key.as_deref()?;
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
+    /// The trace that the record belongs to.
+    pub fn trace(&self) -> Option<TraceParent> {
+        envelope::trace_of(&self.record.headers)
+    }
+
+    /// The headers of a copy of this record: the original's without what earlier copies added, then the origin and
+    /// the inbox's key.
+    pub fn copy_headers(&self) -> Vec<Header> {
+        let mut headers = source_headers(&self.record.headers);
+        let text = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
+        headers.push(text(names::ORIGINAL_TOPIC, self.origin.topic.to_string()));
+        headers.push(text(names::ORIGINAL_PARTITION, self.origin.partition.to_string()));
+        headers.push(text(names::ORIGINAL_OFFSET, self.origin.offset.to_string()));
+        headers.push(text(names::ORIGINAL_TIMESTAMP, self.origin.timestamp_ms.to_string()));
+        headers.extend(self.identity.headers());
+        headers
+    }
+}
+
+/// The headers as the source wrote them: without what retries, dead letters and the inbox add.
+pub fn source_headers(headers: &[Header]) -> Vec<Header> {
+    const OURS: [&str; 4] = ["retry-", "dlt-", "kafka_dlt-", "inbox-"];
+    let ours = |name: &str| OURS.iter().any(|prefix| name.starts_with(prefix));
+    headers.iter().filter(|(name, _)| !ours(name)).cloned().collect()
+}
+
+fn decode_event<E: EventSet>(envelope: Envelope, data: &[u8]) -> Result<Option<(Envelope, E)>, contracts::DecodeError> {
+    Ok(E::decode(&envelope.event_type, data)?.map(|event| (envelope, event)))
+}
+
+fn origin_of(record: &Record, own: bool) -> Origin {
+    let here = Origin {
+        topic: Arc::clone(&record.topic),
+        partition: record.partition,
+        offset: record.offset,
+        timestamp_ms: record.timestamp_ms,
+        first_failed_at: None,
+    };
+    if !own {
+        return here;
+    }
+    Origin {
+        topic: header_text(&record.headers, names::ORIGINAL_TOPIC).map_or(here.topic, Arc::from),
+        partition: record
+            .number(names::ORIGINAL_PARTITION)
+            .and_then(|n| i32::try_from(n).ok())
+            .unwrap_or(here.partition),
+        offset: record.number(names::ORIGINAL_OFFSET).unwrap_or(here.offset),
+        timestamp_ms: record.number(names::ORIGINAL_TIMESTAMP).unwrap_or(here.timestamp_ms),
+        first_failed_at: record.header(names::FIRST_FAILED_AT).and_then(|text| text.parse().ok()),
+    }
+}

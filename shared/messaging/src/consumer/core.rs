@@ -1,0 +1,335 @@
+//! The task that owns the machine: feeds it what happened and carries out what it says.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::mpsc as sync_mpsc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::poll::{Context, Polled};
+use super::prepare;
+use super::status::ConsumerStatus;
+use super::subscription::TopicEntry;
+use crate::arrival::{Arrival, Body};
+use crate::clock::DbClock;
+use crate::failure::Failure;
+use crate::handler::Handler;
+use crate::machine::{self, CallResult, Input, Kind, Limits, Machine, Output, RecordId, Tp, Trouble};
+use crate::relay::Wake;
+use crate::transaction::{Prepared, Report, Task, Transactor};
+
+/// What work that runs beside the core reports.
+pub(super) enum Completion<E, A> {
+    Prepared { id: RecordId, prepared: Prepared<E, A>, result: CallResult },
+    NotPrepared { lane: i32, ids: Vec<RecordId> },
+    Ran { lane: i32, report: Report<E, A> },
+}
+
+/// A record in memory. `prepared` is gone while the record is in a transaction.
+struct Slot<E, A> {
+    arrival: Arc<Arrival<E>>,
+    prepared: Option<Prepared<E, A>>,
+}
+
+type Slots<H> = HashMap<Tp, BTreeMap<i64, Slot<<H as Handler>::Event, <H as Handler>::Answer>>>;
+
+/// A revocation that the polling thread waits for.
+struct Revocation {
+    waiting: BTreeSet<Tp>,
+    released: sync_mpsc::Sender<()>,
+}
+
+/// The core of one consumer.
+pub(super) struct Core<H: Handler> {
+    transactor: Arc<Transactor<H>>,
+    consumer: Arc<BaseConsumer<Context<H::Event>>>,
+    topics: Arc<[TopicEntry]>,
+    clock: DbClock,
+    wake: Wake,
+    status: Arc<ConsumerStatus>,
+    machine: Machine,
+    slots: Slots<H>,
+    revocations: Vec<Revocation>,
+    work: JoinSet<()>,
+    completions: mpsc::UnboundedSender<Completion<H::Event, H::Answer>>,
+    completed: mpsc::UnboundedReceiver<Completion<H::Event, H::Answer>>,
+    drained: bool,
+}
+
+impl<H: Handler> Core<H> {
+    pub(super) fn new(
+        transactor: Arc<Transactor<H>>,
+        consumer: Arc<BaseConsumer<Context<H::Event>>>,
+        topics: Arc<[TopicEntry]>,
+        clock: DbClock,
+        wake: Wake,
+        status: Arc<ConsumerStatus>,
+    ) -> Self {
+        let settings = &transactor.settings;
+        let machine = Machine::new(Limits {
+            batch_max: settings.batch_max,
+            calls_per_lane: settings.calls_per_lane,
+            queue_records: settings.queue_records,
+            queue_bytes: settings.queue_bytes,
+            backoff_ms: (100, 5_000),
+            breaker: settings.breaker.clone(),
+        });
+        // Unbounded, and bounded all the same: no more completions than records that the machine lets in flight.
+        let (completions, completed) = mpsc::unbounded_channel();
+        Self {
+            transactor,
+            consumer,
+            topics,
+            clock,
+            wake,
+            status,
+            machine,
+            slots: HashMap::new(),
+            revocations: Vec::new(),
+            work: JoinSet::new(),
+            completions,
+            completed,
+            drained: false,
+        }
+    }
+
+    /// Runs until the drain after `shutdown` has ended or its bound has passed.
+    pub(super) async fn run(
+        mut self,
+        mut polled: mpsc::Receiver<Polled<H::Event>>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let drain = self.transactor.settings.drain;
+        let mut deadline: Option<tokio::time::Instant> = None;
+        while !self.drained {
+            let now_ms = self.clock.now_ms();
+            let wait_ms = self.machine.next_wakeup_ms(now_ms).map_or(1_000, |at| (at - now_ms).clamp(1, 1_000));
+            let tick = Duration::from_millis(wait_ms.unsigned_abs());
+            tokio::select! {
+                biased;
+                Some(completion) = self.completed.recv() => self.complete(completion),
+                Some(ended) = self.work.join_next(), if !self.work.is_empty() => {
+                    // Handlers' panics are caught where they are called: this one is ours, and the state is unsure.
+                    ended.map_err(|error| Failure::rejected("consumer.panic", error))?;
+                }
+                event = polled.recv() => match event {
+                    Some(Polled::Fatal(error)) => return Err(Failure::outage("kafka.fatal", error)),
+                    Some(event) => self.hear(event),
+                    None => return Err(Failure::outage("consumer.poll", "the polling thread has ended")),
+                },
+                () = shutdown.cancelled(), if deadline.is_none() => {
+                    deadline = Some(tokio::time::Instant::now() + drain);
+                    self.step(Input::Drain);
+                }
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
+                    tracing::warn!("work in flight outlasts the drain bound and is dropped; it will be repeated");
+                    return Ok(());
+                }
+                () = tokio::time::sleep(tick) => self.step(Input::Tick),
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut outputs = Vec::new();
+        self.machine.step(self.clock.now_ms(), input, &mut outputs);
+        for output in outputs {
+            self.carry_out(output);
+        }
+        self.status.observe(
+            self.machine.assignment().count(),
+            self.machine.queued(),
+            self.machine.in_flight(),
+            self.machine.breaker_is_open(self.clock.now_ms()),
+        );
+    }
+
+    fn hear(&mut self, event: Polled<H::Event>) {
+        match event {
+            Polled::Assigned(partitions) => {
+                self.status.joined();
+                for tp in &partitions {
+                    self.slots.insert(*tp, BTreeMap::new());
+                }
+                self.step(Input::Assigned(partitions));
+            }
+            Polled::Revoked { partitions, lost, released } => {
+                self.revocations.push(Revocation { waiting: partitions.iter().copied().collect(), released });
+                self.step(Input::Revoked { partitions, lost });
+            }
+            Polled::RevokeExpired(partitions) => self.step(Input::RevokeExpired(partitions)),
+            Polled::Records(records) => self.arrive(records),
+            Polled::Fatal(_) => {}
+        }
+    }
+
+    fn arrive(&mut self, records: Vec<(Tp, Arrival<H::Event>)>) {
+        let mut by_partition: BTreeMap<Tp, Vec<machine::Arrival>> = BTreeMap::new();
+        for (tp, arrival) in records {
+            let Some(slots) = self.slots.get_mut(&tp) else {
+                continue;
+            };
+            let kind = match &arrival.body {
+                Body::Skip => Kind::Skip,
+                body if prepare::needs_preparation::<H>(body) => Kind::Prepared,
+                _ => Kind::Plain,
+            };
+            by_partition.entry(tp).or_default().push(machine::Arrival {
+                offset: arrival.record.offset,
+                key: arrival.key_hash(),
+                due_ms: arrival.due.map(|due| due.as_millisecond() + 1),
+                bytes: arrival.record.size_bytes(),
+                kind,
+            });
+            if kind == Kind::Skip {
+                self.status.skipped(1);
+            } else {
+                let prepared = (kind == Kind::Plain).then(|| prepare::plain(&arrival.body));
+                let offset = arrival.record.offset;
+                slots.entry(offset).or_insert(Slot { arrival: Arc::new(arrival), prepared });
+            }
+        }
+        for (tp, arrivals) in by_partition {
+            self.step(Input::Arrived(tp, arrivals));
+        }
+    }
+
+    fn complete(&mut self, completion: Completion<H::Event, H::Answer>) {
+        match completion {
+            Completion::Prepared { id, prepared, result } => {
+                if let Some(slot) = self.slot(id) {
+                    slot.prepared = Some(prepared);
+                }
+                self.step(Input::PreparationEnded(id, result));
+            }
+            Completion::NotPrepared { lane, ids } => self.step(Input::PreparationFailed { lane, records: ids }),
+            Completion::Ran { lane, report } => self.batch_ended(lane, report),
+        }
+    }
+
+    fn batch_ended(&mut self, lane: i32, report: Report<H::Event, H::Answer>) {
+        self.status.batch_ended(lane, report.counts);
+        if let Some(now) = report.now {
+            self.clock.learn(now);
+        }
+        if report.counts.outbox_rows > 0 {
+            self.wake.wake();
+        }
+        let done: Vec<RecordId> = report.done.iter().map(|task| task.id).collect();
+        for id in done.iter().filter(|id| self.machine.is_current(**id)) {
+            if let Some(slots) = self.slots.get_mut(&id.tp) {
+                slots.remove(&id.offset);
+            }
+        }
+        let trouble = match &report.outage {
+            Some(failure) => {
+                tracing::warn!(%failure, lane, "the lane waits; no attempt is counted");
+                Trouble::Outage
+            }
+            None if report.bisected => Trouble::Bisected,
+            None => Trouble::None,
+        };
+        let now = report.now;
+        let mut left = Vec::with_capacity(report.left.len());
+        for task in report.left {
+            // What was prepared for another state of the database is prepared anew.
+            let stale = matches!(
+                (&task.arrival.body, &task.prepared),
+                (Body::Release, _) | (Body::Event(_), Prepared::Nothing)
+            );
+            let early = task.arrival.due.filter(|due| now.is_none_or(|now| *due > now));
+            let due_ms = early.map(|due| due.as_millisecond() + 1).or_else(|| stale.then(|| self.clock.now_ms()));
+            left.push((task.id, due_ms));
+            if let Some(slot) = self.slot(task.id) {
+                slot.prepared = Some(task.prepared);
+            }
+        }
+        self.step(Input::BatchEnded { lane, done, left, trouble });
+    }
+
+    fn slot(&mut self, id: RecordId) -> Option<&mut Slot<H::Event, H::Answer>> {
+        if !self.machine.is_current(id) {
+            return None;
+        }
+        self.slots.get_mut(&id.tp)?.get_mut(&id.offset)
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Prepare { lane, records } => {
+                let tasks = self.tasks(&records);
+                let (transactor, completions) = (Arc::clone(&self.transactor), self.completions.clone());
+                self.work.spawn(prepare::run(transactor, lane, tasks, completions));
+            }
+            Output::Run { lane, records } => {
+                let tasks = self.tasks(&records);
+                self.status.batch_started(lane);
+                let (transactor, completions) = (Arc::clone(&self.transactor), self.completions.clone());
+                self.work.spawn(async move {
+                    let report = transactor.run(tasks).await;
+                    let _ = completions.send(Completion::Ran { lane, report });
+                });
+            }
+            Output::Store(tp, offset) => self.store(tp, offset),
+            Output::Pause(tp) => self.fetching(tp, "pause", |consumer, list| consumer.pause(list)),
+            Output::Resume(tp) => self.fetching(tp, "resume", |consumer, list| consumer.resume(list)),
+            Output::Released(tp) => self.released(tp),
+            Output::Drained => self.drained = true,
+        }
+    }
+
+    fn tasks(&mut self, records: &[RecordId]) -> Vec<Task<H::Event, H::Answer>> {
+        records
+            .iter()
+            .filter_map(|&id| {
+                let slot = self.slot(id)?;
+                let prepared = slot.prepared.take().unwrap_or(Prepared::Nothing);
+                Some(Task { id, arrival: Arc::clone(&slot.arrival), prepared })
+            })
+            .collect()
+    }
+
+    fn store(&self, tp: Tp, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        let stored = list
+            .add_partition_offset(&self.topics[usize::from(tp.topic)].physical, tp.partition, Offset::Offset(offset))
+            .and_then(|()| self.consumer.store_offsets(&list));
+        if let Err(error) = stored {
+            // The partition has gone meanwhile: its next owner starts at what was committed.
+            tracing::debug!(%error, ?tp, offset, "offset not stored");
+        }
+    }
+
+    fn fetching(
+        &self,
+        tp: Tp,
+        what: &str,
+        change: impl FnOnce(&BaseConsumer<Context<H::Event>>, &TopicPartitionList) -> rdkafka::error::KafkaResult<()>,
+    ) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topics[usize::from(tp.topic)].physical, tp.partition);
+        if let Err(error) = change(&self.consumer, &list) {
+            tracing::debug!(%error, ?tp, what, "fetching not changed");
+        }
+    }
+
+    fn released(&mut self, tp: Tp) {
+        self.slots.remove(&tp);
+        for revocation in &mut self.revocations {
+            revocation.waiting.remove(&tp);
+        }
+        self.revocations.retain(|revocation| {
+            if revocation.waiting.is_empty() {
+                // The polling thread may have stopped waiting.
+                let _ = revocation.released.send(());
+            }
+            !revocation.waiting.is_empty()
+        });
+    }
+}

@@ -1,0 +1,131 @@
+//! The consumer's shell: ties the state machine of [`crate::machine`] to librdkafka, PostgreSQL and the clock.
+//!
+//! - One thread polls and does nothing else, so no handler can keep the group waiting ([`poll`]).
+//! - One task owns the machine: what happened goes in, what to do is carried out here ([`core`]).
+//! - Look-ups and outside calls run beside it, with no transaction open ([`prepare`]); batches run as one transaction a
+//!   lane ([`crate::transaction`]).
+//!
+//! A service's group also reads every `<group>.retry.*` that exists, so removing a tier strands nothing.
+
+mod core;
+mod poll;
+mod prepare;
+mod status;
+mod subscription;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::DbClock;
+use crate::failure::Failure;
+use crate::handler::Handler;
+use crate::kafka;
+use crate::relay::Wake;
+use crate::settings::Settings;
+use crate::transaction::Transactor;
+
+pub use status::ConsumerStatus;
+pub use subscription::TopicEntry;
+
+/// How many messages from the polling thread wait for the core; each holds up to [`poll::CHUNK`] records.
+const EVENTS: usize = 64;
+
+/// A service's consumer group.
+#[derive(Debug)]
+pub struct Consumer<H> {
+    transactor: Arc<Transactor<H>>,
+    topics: Vec<&'static str>,
+    wake: Wake,
+    status: Arc<ConsumerStatus>,
+}
+
+impl<H: Handler> Consumer<H> {
+    /// A consumer of `topics` (logical names) for `handler`.
+    pub fn new(handler: H, topics: &[&'static str], db: PgPool, settings: Settings, wake: Wake) -> Self {
+        let transactor = Arc::new(Transactor::new(Arc::new(handler), db, Arc::new(settings)));
+        Self { transactor, topics: topics.to_vec(), wake, status: Arc::default() }
+    }
+
+    /// What it is doing, for liveness, readiness and metrics.
+    pub fn status(&self) -> Arc<ConsumerStatus> {
+        Arc::clone(&self.status)
+    }
+
+    /// Consumes until `shutdown`, then stops taking, finishes what is in flight, commits and leaves the group, within
+    /// the drain bound. Waits for the broker, the database and the topics as long as it takes.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
+        let settings = Arc::clone(&self.transactor.settings);
+        settings.validate().map_err(|complaint| Failure::rejected("settings", complaint))?;
+        let ready = async {
+            let clock = self.wait_for_clock().await;
+            let topics = subscription::wait_for_topics(&settings, &self.topics).await;
+            (clock, topics)
+        };
+        let (clock, topics) = tokio::select! {
+            ready = ready => ready,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let topics: Arc<[TopicEntry]> = topics.into();
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let context = poll::Context::<H::Event>::new(events, Arc::clone(&topics), settings.drain);
+        let consumer: BaseConsumer<poll::Context<H::Event>> =
+            kafka::consumer(&settings)
+                .create_with_context(context)
+                .map_err(|error| Failure::rejected("kafka.consumer", error))?;
+        let consumer = Arc::new(consumer);
+        let names: Vec<&str> = topics.iter().map(|topic| topic.physical.as_str()).collect();
+        consumer.subscribe(&names).map_err(|error| Failure::rejected("kafka.subscribe", error))?;
+        tracing::info!(group = settings.group_id(), topics = ?names, "consuming");
+
+        let stop = CancellationToken::new();
+        let poller = {
+            let (consumer, stop) = (Arc::clone(&consumer), stop.clone());
+            std::thread::Builder::new()
+                .name("kafka-poll".to_owned())
+                .spawn(move || poll::run(&consumer, &stop))
+                .map_err(|error| Failure::outage("consumer.thread", error))?
+        };
+        let core = core::Core::new(
+            Arc::clone(&self.transactor),
+            Arc::clone(&consumer),
+            topics,
+            clock,
+            self.wake.clone(),
+            Arc::clone(&self.status),
+        );
+        let ended = core.run(inbox, &shutdown).await;
+        stop.cancel();
+        let closed = tokio::task::spawn_blocking(move || {
+            let polled = poller.join();
+            // What is stored is committed before the group hears that this member leaves.
+            if let Err(error) = consumer.commit_consumer_state(CommitMode::Sync) {
+                tracing::debug!(%error, "nothing to commit at the end");
+            }
+            drop(consumer);
+            polled.is_ok()
+        });
+        match tokio::time::timeout(settings.drain, closed).await {
+            Ok(Ok(true)) => {}
+            Ok(_) => {
+                return Err(Failure::rejected("consumer.poll", "the polling thread panicked"));
+            }
+            Err(_) => tracing::warn!("leaving the group takes longer than the drain bound"),
+        }
+        ended
+    }
+
+    async fn wait_for_clock(&self) -> DbClock {
+        loop {
+            match DbClock::read(&self.transactor.db).await {
+                Ok(clock) => return clock,
+                Err(failure) => tracing::warn!(%failure, "the consumer waits for its database"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The polling thread: takes records from librdkafka, detaches and decodes them, and tells the core about rebalances.
+//!
+//! Rebalance callbacks run inside `poll`, synchronously. What was polled before one is handed over before it, so the
+//! core hears everything in the order in which it happened. A revocation waits, within a bound, until the core has
+//! finished or dropped what is in flight and stored its offsets; librdkafka then commits them and gives the
+//! partitions away. After the revocation of partitions that are lost already nothing may be committed: they are only
+//! dropped.
+
+use std::sync::mpsc as sync_mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use contracts::EventSet;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::{ClientContext, TopicPartitionList};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::subscription::TopicEntry;
+use crate::arrival::Arrival;
+use crate::machine::Tp;
+use crate::record::Record;
+
+/// The most records that are collected before they are handed over.
+pub(super) const CHUNK: usize = 500;
+
+/// How long a poll waits for the first record; also how soon the thread notices that it is to stop.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What the polling thread tells the core.
+pub(super) enum Polled<E> {
+    Records(Vec<(Tp, Arrival<E>)>),
+    Assigned(Vec<Tp>),
+    Revoked {
+        partitions: Vec<Tp>,
+        lost: bool,
+        released: sync_mpsc::Sender<()>,
+    },
+    RevokeExpired(Vec<Tp>),
+    /// librdkafka gave up; the service must start anew.
+    Fatal(String),
+}
+
+/// The consumer's context: hears of rebalances.
+pub(super) struct Context<E> {
+    events: mpsc::Sender<Polled<E>>,
+    topics: Arc<[TopicEntry]>,
+    drain: Duration,
+    /// Polled and not yet handed over. Only the polling thread touches it, also from within a callback.
+    collected: Mutex<Vec<(Tp, Arrival<E>)>>,
+}
+
+impl<E: EventSet> Context<E> {
+    pub(super) fn new(events: mpsc::Sender<Polled<E>>, topics: Arc<[TopicEntry]>, drain: Duration) -> Self {
+        Self { events, topics, drain, collected: Mutex::default() }
+    }
+
+    fn collected(&self) -> MutexGuard<'_, Vec<(Tp, Arrival<E>)>> {
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False where the core has ended.
+    fn hand_over(&self) -> bool {
+        let records = std::mem::take(&mut *self.collected());
+        records.is_empty() || self.tell(Polled::Records(records))
+    }
+
+    fn tell(&self, event: Polled<E>) -> bool {
+        self.events.blocking_send(event).is_ok()
+    }
+
+    fn collect(&self, message: &BorrowedMessage<'_>) {
+        let Some(index) = self.topics.iter().position(|topic| topic.physical == message.topic()) else {
+            return;
+        };
+        let entry = &self.topics[index];
+        let tp = Tp { topic: u16::try_from(index).unwrap_or(u16::MAX), partition: message.partition() };
+        let headers = message.headers().map_or_else(Vec::new, |headers| {
+            headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+        });
+        let record = Record {
+            topic: Arc::clone(&entry.logical),
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+            key: message.key().map(<[u8]>::to_vec),
+            headers,
+            value: message.payload().map(<[u8]>::to_vec),
+        };
+        self.collected().push((tp, Arrival::read(record, entry.own_tier)));
+    }
+
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<Tp> {
+        let index = |topic: &str| self.topics.iter().position(|entry| entry.physical == topic);
+        list.elements()
+            .iter()
+            .filter_map(|element| {
+                let topic = u16::try_from(index(element.topic())?).ok()?;
+                Some(Tp { topic, partition: element.partition() })
+            })
+            .collect()
+    }
+
+    fn revoke(&self, partitions: Vec<Tp>, lost: bool) {
+        let (released, answer) = sync_mpsc::channel();
+        let told = self.tell(Polled::Revoked { partitions: partitions.clone(), lost, released });
+        if told && answer.recv_timeout(self.drain) == Err(sync_mpsc::RecvTimeoutError::Timeout) {
+            tracing::warn!(
+                ?partitions,
+                "work in flight outlasts the drain bound and is dropped; the next owner repeats it"
+            );
+            self.tell(Polled::RevokeExpired(partitions));
+        }
+    }
+}
+
+impl<E: EventSet> ClientContext for Context<E> {}
+
+impl<E: EventSet> ConsumerContext for Context<E> {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.hand_over();
+        match rebalance {
+            Rebalance::Revoke(list) => {
+                let partitions = self.partitions(list);
+                if !partitions.is_empty() {
+                    self.revoke(partitions, consumer.assignment_lost());
+                }
+            }
+            Rebalance::Assign(_) => {}
+            Rebalance::Error(error) => tracing::warn!(%error, "rebalance"),
+        }
+    }
+
+    fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(list) = rebalance {
+            self.tell(Polled::Assigned(self.partitions(list)));
+        }
+    }
+}
+
+/// Polls until told to stop or until the core has ended.
+pub(super) fn run<E: EventSet>(consumer: &BaseConsumer<Context<E>>, stop: &CancellationToken) {
+    let context = consumer.client().context();
+    while !stop.is_cancelled() {
+        let mut wait = POLL;
+        // The first record is waited for; the others are what is there already.
+        while let Some(polled) = consumer.poll(wait) {
+            match polled {
+                Ok(message) => context.collect(&message),
+                Err(error) => {
+                    if let Some(code) = error.rdkafka_error_code()
+                        && code == rdkafka::types::RDKafkaErrorCode::Fatal
+                    {
+                        context.tell(Polled::Fatal(error.to_string()));
+                        return;
+                    }
+                    tracing::debug!(%error, "poll");
+                }
+            }
+            wait = Duration::ZERO;
+            if context.collected().len() >= CHUNK {
+                break;
+            }
+        }
+        if !context.hand_over() {
+            return;
+        }
+    }
+}

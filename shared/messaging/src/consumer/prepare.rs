@@ -1,0 +1,210 @@
+//! What happens before a transaction, with none open: look-ups for many events at once, and the outside calls.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use contracts::EventSet;
+use futures::FutureExt;
+use jiff::Timestamp;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+
+use super::core::Completion;
+use crate::arrival::Body;
+use crate::blocked::{self, OrderKey};
+use crate::failure::{Failure, FailureKind};
+use crate::handler::{Calls, Delivered, Handler, Item};
+use crate::inbox;
+use crate::machine::{CallResult, RecordId};
+use crate::transaction::{Prepared, Task, Transactor, load_held};
+
+/// How many held events a release step takes where no calls are made.
+const RELEASE_CHUNK: usize = 50;
+
+type Outcome<H> = (Prepared<<H as Handler>::Event, <H as Handler>::Answer>, CallResult);
+
+/// What a planned call is about.
+struct Planned<H: Handler> {
+    index: usize,
+    delivered: Arc<Delivered<H::Event>>,
+    plan: Option<H::Plan>,
+}
+
+/// Prepares records of one lane and reports each as soon as it is ready: a slow answer holds back its own key only.
+pub(super) async fn run<H: Handler>(
+    transactor: Arc<Transactor<H>>,
+    lane: i32,
+    tasks: Vec<Task<H::Event, H::Answer>>,
+    completions: UnboundedSender<Completion<H::Event, H::Answer>>,
+) {
+    let ids: Vec<RecordId> = tasks.iter().map(|task| task.id).collect();
+    let (steps, events): (Vec<_>, Vec<_>) =
+        tasks.into_iter().partition(|task| matches!(task.arrival.body, Body::Release));
+    let mut calls: JoinSet<(RecordId, Outcome<H>)> = JoinSet::new();
+    let mut pending: BTreeSet<RecordId> = ids.into_iter().collect();
+    let report = |id: RecordId, (prepared, result): Outcome<H>| {
+        // The core may have ended: then nobody needs the answer, the next owner repeats the call under its key.
+        let _ = completions.send(Completion::Prepared { id, prepared, result });
+    };
+    match plan_events(&transactor, &events).await {
+        Ok(planned) => {
+            for (id, outcome) in planned.ready {
+                pending.remove(&id);
+                report(id, outcome);
+            }
+            for call in planned.calls {
+                let (transactor, id) = (Arc::clone(&transactor), events[call.index].id);
+                pending.remove(&id);
+                calls.spawn(async move { (id, make_call(&*transactor.handler, call.delivered, call.plan).await) });
+            }
+        }
+        Err(failure) => tracing::warn!(%failure, "events could not be looked up; the lane waits"),
+    }
+    for step in &steps {
+        match prepare_step(&transactor, step).await {
+            Ok(outcome) => {
+                pending.remove(&step.id);
+                report(step.id, outcome);
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "held events could not be looked up; the lane waits")
+            }
+        }
+    }
+    if !pending.is_empty() {
+        let _ = completions.send(Completion::NotPrepared { lane, ids: pending.into_iter().collect() });
+    }
+    while let Some(called) = calls.join_next().await {
+        match called {
+            Ok((id, outcome)) => report(id, outcome),
+            // Panics are caught inside the call; a task is only aborted with the runtime.
+            Err(error) => tracing::error!(%error, "a call's task ended without an answer"),
+        }
+    }
+}
+
+struct Plans<H: Handler> {
+    ready: Vec<(RecordId, Outcome<H>)>,
+    calls: Vec<Planned<H>>,
+}
+
+/// Sorts events into those that need no call and those that do. Known duplicates and events of blocked keys need none:
+/// the transaction finds them to be what they are.
+async fn plan_events<H: Handler>(
+    transactor: &Transactor<H>,
+    tasks: &[Task<H::Event, H::Answer>],
+) -> Result<Plans<H>, Failure> {
+    let mut plans = Plans { ready: Vec::new(), calls: Vec::new() };
+    if tasks.is_empty() {
+        return Ok(plans);
+    }
+    let fresh: Vec<_> = tasks.iter().filter(|task| !task.arrival.comeback).map(|task| task.arrival.identity).collect();
+    let known = inbox::known(&transactor.db, &fresh).await?;
+    let keys: BTreeSet<OrderKey> = tasks
+        .iter()
+        .filter_map(|task| task.arrival.order_key().map(|(topic, key)| (topic.to_owned(), key.to_vec())))
+        .collect();
+    let blocks = blocked::look(&transactor.db, &keys.into_iter().collect::<Vec<_>>()).await?;
+    let mut asked: Vec<(usize, Arc<Delivered<H::Event>>)> = Vec::new();
+    for (index, task) in tasks.iter().enumerate() {
+        let arrival = &task.arrival;
+        let duplicate = !arrival.comeback && known.contains(&arrival.identity.event_id);
+        let behind_another = arrival.order_key().is_some_and(|(topic, key)| {
+            let block = blocks.get(&(topic.to_owned(), key.to_vec()));
+            block.is_some_and(|block| block.head != arrival.identity.event_id)
+        });
+        let expired = arrival.identity.is_expired(Timestamp::now(), transactor.settings.inbox_days);
+        match arrival.delivered().filter(|_| !duplicate && !behind_another && !expired) {
+            Some(delivered) => asked.push((index, Arc::clone(delivered))),
+            None => plans.ready.push((task.id, (Prepared::Nothing, CallResult::NotNeeded))),
+        }
+    }
+    let delivered: Vec<_> = asked.iter().map(|(_, delivered)| Arc::clone(delivered)).collect();
+    for ((index, delivered), plan) in asked.into_iter().zip(plan(transactor, &delivered).await?) {
+        match plan {
+            Some(plan) => plans.calls.push(Planned { index, delivered, plan: Some(plan) }),
+            None => {
+                let item = Item { delivered, answer: None };
+                plans.ready.push((tasks[index].id, (Prepared::Item(item), CallResult::NotNeeded)));
+            }
+        }
+    }
+    Ok(plans)
+}
+
+async fn plan<H: Handler>(
+    transactor: &Transactor<H>,
+    delivered: &[Arc<Delivered<H::Event>>],
+) -> Result<Vec<Option<H::Plan>>, Failure> {
+    if delivered.is_empty() {
+        return Ok(Vec::new());
+    }
+    let plans = transactor.handler.plan(&transactor.db, delivered).await?;
+    if plans.len() == delivered.len() {
+        Ok(plans)
+    } else {
+        Err(Failure::rejected("handler.plan", format!("{} plans for {} events", plans.len(), delivered.len())))
+    }
+}
+
+async fn make_call<H: Handler>(handler: &H, delivered: Arc<Delivered<H::Event>>, plan: Option<H::Plan>) -> Outcome<H> {
+    let Some(plan) = plan else {
+        return (Prepared::Item(Item { delivered, answer: None }), CallResult::NotNeeded);
+    };
+    let called = AssertUnwindSafe(handler.call(&delivered, plan)).catch_unwind().await;
+    let answer = called.unwrap_or_else(|_| {
+        Err(Failure::retryable("handler.panic", "the handler's call panicked").with_unknown_outcome())
+    });
+    match answer {
+        Ok(answer) => (Prepared::Item(Item { delivered, answer: Some(answer) }), CallResult::Answered),
+        Err(failure) => match failure.kind {
+            FailureKind::Outage => {
+                tracing::debug!(%failure, "a dependency can't be reached; no attempt is counted");
+                (Prepared::Nothing, CallResult::Refused)
+            }
+            FailureKind::Conflict | FailureKind::Retryable => (Prepared::Failed(failure), CallResult::Failed),
+            // A refusal is an answer: the dependency is there.
+            FailureKind::Permanent(_) => (Prepared::Failed(failure), CallResult::Answered),
+        },
+    }
+}
+
+/// A release step's held events, with their call where calls are made: then it is one event a step.
+async fn prepare_step<H: Handler>(
+    transactor: &Transactor<H>,
+    step: &Task<H::Event, H::Answer>,
+) -> Result<Outcome<H>, Failure> {
+    let limit = if H::CALLS == Calls::Never { RELEASE_CHUNK } else { 1 };
+    let held = load_held::<H::Event, H::Answer>(&transactor.db, step.id, &step.arrival, limit).await?;
+    let Some(mut held) = held else {
+        return Ok((Prepared::Nothing, CallResult::NotNeeded));
+    };
+    let mut result = CallResult::NotNeeded;
+    if H::CALLS == Calls::BeforeTransaction
+        && let Some((_, task)) = held.tasks.first_mut()
+        && let Some(delivered) = task.arrival.delivered().cloned()
+        && !task.arrival.identity.is_expired(Timestamp::now(), transactor.settings.inbox_days)
+    {
+        let plan = plan(transactor, std::slice::from_ref(&delivered)).await?.pop().flatten();
+        (task.prepared, result) = make_call(&*transactor.handler, delivered, plan).await;
+    }
+    Ok((Prepared::Held(held), result))
+}
+
+/// Whether a record of this kind is prepared at all.
+pub(super) fn needs_preparation<H: Handler>(body: &Body<H::Event>) -> bool {
+    match body {
+        Body::Event(_) => H::CALLS == Calls::BeforeTransaction,
+        Body::Release => true,
+        Body::Poison(_) | Body::Skip => false,
+    }
+}
+
+/// What a plain record brings to its transaction.
+pub(super) fn plain<E: EventSet, A>(body: &Body<E>) -> Prepared<E, A> {
+    match body {
+        Body::Event(delivered) => Prepared::Item(Item { delivered: Arc::clone(delivered), answer: None }),
+        Body::Poison(_) | Body::Skip | Body::Release => Prepared::Nothing,
+    }
+}

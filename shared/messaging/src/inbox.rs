@@ -1,0 +1,259 @@
+//! The inbox: one row per consumed event says where it is (I9), which makes at-least-once delivery safe.
+//!
+//! Claiming is an insert: what comes back is ours, the rest are duplicates. Only a record that comes back on purpose (a
+//! retry, a release, a redrive) claims an event that is known, and only one that is held, retrying or dead and had
+//! fewer attempts. So a late copy of attempt 1 is a duplicate, attempt 2 is not, and a redrive of something done does
+//! nothing. Deliberately absent: a status that says "in progress"; a transaction that ends badly leaves no row.
+
+use std::collections::HashSet;
+
+use contracts::EventId;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use jiff_sqlx::ToSqlx;
+use sqlx::{PgConnection, PgPool, Row as _};
+use uuid::Uuid;
+
+use crate::failure::Failure;
+use crate::identity::Identity;
+
+/// Where an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its effects are committed.
+    Done,
+    /// It waits behind an earlier event of its key.
+    Held,
+    /// It comes back on a retry topic.
+    Retrying,
+    /// It is on the dead-letter topic.
+    Dead,
+    /// An operator gave it up.
+    Discarded,
+}
+
+impl Outcome {
+    /// The value in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Held => "held",
+            Self::Retrying => "retrying",
+            Self::Dead => "dead",
+            Self::Discarded => "discarded",
+        }
+    }
+}
+
+/// What a claim brought.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The events that are ours.
+    pub ours: HashSet<EventId>,
+    /// The database's clock; `None` where nothing is ours.
+    pub now: Option<Timestamp>,
+}
+
+/// A claim: an event and the attempt that is about to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// The inbox's key.
+    pub identity: Identity,
+    /// The attempt, from 1.
+    pub attempt: u16,
+    /// Whether it may claim an event that is known.
+    pub comeback: bool,
+}
+
+const CLAIM_NEW: &str = "insert into processed_events (day, event_id, outcome, attempt) \
+     select d, e, 'done', 1 from unnest($1::date[], $2::uuid[]) as c (d, e) order by d, e \
+     on conflict do nothing returning event_id, clock_timestamp()";
+
+const CLAIM_COMEBACK: &str = "insert into processed_events as p (day, event_id, outcome, attempt) \
+     select d, e, 'done', a from unnest($1::date[], $2::uuid[], $3::smallint[]) as c (d, e, a) order by d, e \
+     on conflict (day, event_id) do update set outcome = 'done', attempt = excluded.attempt \
+     where p.outcome in ('held', 'retrying', 'dead') and p.attempt < excluded.attempt \
+     returning event_id, clock_timestamp()";
+
+/// Claims events; a batch names each event once. Inbox rows come first in the lock order, sorted.
+pub async fn claim(db: &mut PgConnection, claims: &[Claim]) -> Result<Claimed, Failure> {
+    let mut claimed = Claimed { ours: HashSet::with_capacity(claims.len()), now: None };
+    for (comeback, statement) in [(false, CLAIM_NEW), (true, CLAIM_COMEBACK)] {
+        let chosen: Vec<&Claim> = claims.iter().filter(|claim| claim.comeback == comeback).collect();
+        if chosen.is_empty() {
+            continue;
+        }
+        let (days, ids) = columns(chosen.iter().map(|claim| claim.identity));
+        let mut query = sqlx::query(statement).bind(days).bind(ids);
+        if comeback {
+            let attempts: Vec<i16> = chosen.iter().map(|claim| small(claim.attempt)).collect();
+            query = query.bind(attempts);
+        }
+        for row in query.fetch_all(&mut *db).await? {
+            claimed.ours.insert(EventId(row.try_get(0)?));
+            claimed.now = Some(row.try_get::<jiff_sqlx::Timestamp, _>(1)?.to_jiff());
+        }
+    }
+    Ok(claimed)
+}
+
+/// Which of these events the inbox knows; a look before calling outside, without locks. The claim has the last word.
+pub async fn known(db: &PgPool, identities: &[Identity]) -> Result<HashSet<EventId>, Failure> {
+    let (days, ids) = columns(identities.iter().copied());
+    // The day range lets the planner prune partitions.
+    let rows = sqlx::query(
+        "select p.event_id from processed_events p join unnest($1::date[], $2::uuid[]) as c (d, e) \
+         on p.day = c.d and p.event_id = c.e where p.day between $3 and $4",
+    )
+    .bind(&days)
+    .bind(ids)
+    .bind(days.iter().map(|day| day.to_jiff()).min().unwrap_or(Date::MIN).to_sqlx())
+    .bind(days.iter().map(|day| day.to_jiff()).max().unwrap_or(Date::MAX).to_sqlx())
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| Ok(EventId(row.try_get(0)?))).collect()
+}
+
+/// Records what became of events that this transaction claimed and did not decide.
+pub async fn record(db: &mut PgConnection, outcomes: &[(Identity, Outcome, u16)]) -> Result<(), Failure> {
+    if outcomes.is_empty() {
+        return Ok(());
+    }
+    let (days, ids) = columns(outcomes.iter().map(|(identity, _, _)| *identity));
+    let names: Vec<&str> = outcomes.iter().map(|(_, outcome, _)| outcome.as_str()).collect();
+    let attempts: Vec<i16> = outcomes.iter().map(|(_, _, attempt)| small(*attempt)).collect();
+    sqlx::query(
+        "update processed_events p set outcome = c.o::inbox_outcome, attempt = c.a \
+         from unnest($1::date[], $2::uuid[], $3::text[], $4::smallint[]) as c (d, e, o, a) \
+         where p.day = c.d and p.event_id = c.e",
+    )
+    .bind(days)
+    .bind(ids)
+    .bind(names)
+    .bind(attempts)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// How many days ahead partitions are made.
+pub const DAYS_AHEAD: i64 = 7;
+
+/// Makes the partitions of the days around now, and drops those beyond the horizon that hold nothing unfinished.
+pub async fn maintain(db: &PgPool, inbox_days: u16) -> Result<Maintained, Failure> {
+    let mut maintained = Maintained::default();
+    let now: jiff_sqlx::Timestamp = sqlx::query_scalar("select clock_timestamp()").fetch_one(db).await?;
+    let today = now.to_jiff().to_zoned(TimeZone::UTC).date();
+    for ahead in -1..=DAYS_AHEAD {
+        let day = today.saturating_add(SignedDuration::from_hours(24 * ahead));
+        match create_day(db, day).await {
+            Ok(()) => {}
+            // Rows of that day are in the default partition already (clocks far apart): they stay there, and so does
+            // the day. Nothing is lost by it but the cheap drop.
+            Err(failure) if failure.class == "sqlstate.23514" => maintained.left_in_default.push(day),
+            Err(failure) => return Err(failure),
+        }
+    }
+    let horizon = today.saturating_sub(SignedDuration::from_hours(24 * i64::from(inbox_days)));
+    for day in partition_days(db).await?.into_iter().filter(|day| *day < horizon) {
+        if drop_day(db, day).await? {
+            maintained.dropped.push(day);
+        } else {
+            maintained.kept.push(day);
+        }
+    }
+    Ok(maintained)
+}
+
+/// What [`maintain`] did.
+#[derive(Debug, Default)]
+pub struct Maintained {
+    /// Days that are gone.
+    pub dropped: Vec<Date>,
+    /// Days beyond the horizon that still hold a held, retrying or dead event.
+    pub kept: Vec<Date>,
+    /// Days whose rows are in the default partition.
+    pub left_in_default: Vec<Date>,
+}
+
+/// Whether today and tomorrow have their partitions: part of readiness.
+pub async fn has_days_ahead(db: &PgPool) -> Result<bool, Failure> {
+    let count: i64 = sqlx::query_scalar(
+        "select count(*) from pg_class where relkind = 'r' and relnamespace = current_schema()::regnamespace and relname in ( \
+         'processed_events_' || to_char(now() at time zone 'utc', 'YYYYMMDD'), \
+         'processed_events_' || to_char(now() at time zone 'utc' + interval '1 day', 'YYYYMMDD'))",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(count == 2)
+}
+
+fn partition_name(day: Date) -> String {
+    format!("processed_events_{}", day.strftime("%Y%m%d"))
+}
+
+async fn create_day(db: &PgPool, day: Date) -> Result<(), Failure> {
+    let next = day.saturating_add(SignedDuration::from_hours(24));
+    let name = partition_name(day);
+    // Names and bounds come from a calendar date: nothing from outside is in this text. `if not exists` still locks
+    // the parent, so a look comes first; a twin that starts at the same time waits and finds the table made.
+    let exists: bool = sqlx::query_scalar("select to_regclass($1) is not null").bind(&name).fetch_one(db).await?;
+    if exists {
+        return Ok(());
+    }
+    let statement = format!(
+        "create table if not exists {name} partition of processed_events for values from ('{day}') to ('{next}')"
+    );
+    match sqlx::query(sqlx::AssertSqlSafe(statement)).execute(db).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let failure = Failure::from(error);
+            // duplicate_table, or the unique violation in the catalogue that a twin's creation causes
+            if matches!(failure.class.as_str(), "sqlstate.42P07" | "sqlstate.23505" | "sqlstate.42P17") {
+                Ok(())
+            } else {
+                Err(failure)
+            }
+        }
+    }
+}
+
+async fn partition_days(db: &PgPool) -> Result<Vec<Date>, Failure> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+         where i.inhparent = 'processed_events'::regclass",
+    )
+    .fetch_all(db)
+    .await?;
+    let day = |name: &String| Date::strptime("processed_events_%Y%m%d", name).ok();
+    Ok(names.iter().filter_map(day).collect())
+}
+
+/// Drops a day that holds nothing unfinished; detached concurrently first, so that no consumer waits for it.
+async fn drop_day(db: &PgPool, day: Date) -> Result<bool, Failure> {
+    let name = partition_name(day);
+    let unfinished: bool = sqlx::query_scalar(
+        "select exists (select 1 from processed_events where day = $1 and outcome not in ('done', 'discarded'))",
+    )
+    .bind(day.to_sqlx())
+    .fetch_one(db)
+    .await?;
+    if unfinished {
+        return Ok(false);
+    }
+    // Detaching concurrently is refused beside a default partition, so it is a short lock of the parent: bounded by
+    // the connection's lock time-out, and tried again at the next round.
+    let statement = format!("alter table processed_events detach partition {name}");
+    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(db).await?;
+    sqlx::query(sqlx::AssertSqlSafe(format!("drop table {name}"))).execute(db).await?;
+    Ok(true)
+}
+
+fn columns(identities: impl Iterator<Item = Identity>) -> (Vec<jiff_sqlx::Date>, Vec<Uuid>) {
+    identities.map(|identity| (identity.day.to_sqlx(), identity.event_id.uuid())).unzip()
+}
+
+fn small(attempt: u16) -> i16 {
+    i16::try_from(attempt).unwrap_or(i16::MAX)
+}

@@ -1,0 +1,61 @@
+//! librdkafka's configuration, in one place, with the reason for each value that is not its default.
+
+use rdkafka::ClientConfig;
+
+use crate::settings::Settings;
+
+fn base(settings: &Settings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.bootstrap)
+        .set("client.id", &settings.service)
+        // A broker that comes back is found within a second, not ten.
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("socket.nagle.disable", "true")
+        .set("allow.auto.create.topics", "false");
+    config
+}
+
+/// The consumer of a group.
+pub fn consumer(settings: &Settings) -> ClientConfig {
+    let mut config = base(settings);
+    config
+        .set("group.id", settings.group_id())
+        // An offset is stored when its effects are committed, never when the record is handed over (I10).
+        .set("enable.auto.offset.store", "false")
+        // Stored offsets are committed in the background, and the last ones on revoke and close.
+        .set("enable.auto.commit", "true")
+        .set("auto.commit.interval.ms", "500")
+        // A group without offsets starts at the beginning: nothing is skipped, the inbox absorbs what is known.
+        .set("auto.offset.reset", "earliest")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", settings.session_timeout.as_millis().to_string())
+        .set("heartbeat.interval.ms", (settings.session_timeout.as_millis() / 10).max(100).to_string())
+        .set("max.poll.interval.ms", settings.max_poll_interval.as_millis().to_string())
+        // The default of 1 s stalls a partition whose local queue was full.
+        .set("fetch.queue.backoff.ms", "10")
+        // Bounds what is fetched ahead (I16).
+        .set("queued.min.messages", "1000")
+        .set("queued.max.messages.kbytes", "8192")
+        .set("enable.partition.eof", "false");
+    config
+}
+
+/// The relay's producer.
+pub fn producer(settings: &Settings) -> ClientConfig {
+    let mut config = base(settings);
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        // No message is given up while the relay lives, and none overtakes a lost one.
+        .set("message.timeout.ms", "0")
+        .set("enable.gapless.guarantee", "true")
+        // Java's partitioner: a record of any client with the same key lands in the same partition.
+        .set("partitioner", "murmur2_random")
+        // The relay hands over whole batches; waiting for more would only add latency.
+        .set("linger.ms", "1")
+        // Copies on retry and dead-letter topics may be larger than the source's limit.
+        .set("message.max.bytes", (crate::outbox::MAX_COPY_BYTES + 64 * 1024).to_string());
+    config
+}

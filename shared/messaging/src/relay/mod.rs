@@ -1,0 +1,139 @@
+//! The relay: publishes the outbox (I11). Nothing else holds a producer.
+//!
+//! One instance of a service is active, elected by a session advisory lock. It reads rows in id order without locking
+//! them or holding a transaction open, keeps several batches in flight, and deletes exactly the rows that were
+//! acknowledged. A row is published at least once: between the acknowledgement and the delete a crash repeats it, and
+//! the consumers' inbox absorbs that. Two relays by accident can only duplicate: each sends a key's rows in id order,
+//! and ids are taken under the aggregate's lock.
+//!
+//! After any delivery error the whole producer is discarded and sending goes on at the first row that is still there.
+//!
+//! It is woken by commits in its own process, by one coalesced NOTIFY from other instances, and by a slow poll behind
+//! both. Deliberately absent: a cursor over ids. Ids are not commit order, and a cursor would skip a row that commits
+//! late.
+
+mod leader;
+mod publish;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::PgPool;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::settings::Settings;
+
+/// Wakes the relay after a commit that wrote outbox rows.
+#[derive(Debug, Clone, Default)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    /// Tells the relay that there are rows; never blocks.
+    pub fn wake(&self) {
+        self.0.notify_one();
+    }
+
+    async fn notified(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// What the relay is doing, for readiness and metrics.
+#[derive(Debug, Default)]
+pub struct RelayStatus {
+    leading: AtomicBool,
+    in_flight: AtomicUsize,
+    published: AtomicUsize,
+    /// Since when rows wait for acknowledgements without any arriving; 0 where none wait.
+    waiting_since_ms: AtomicI64,
+}
+
+impl RelayStatus {
+    /// Whether this instance is the active one.
+    pub fn is_leading(&self) -> bool {
+        self.leading.load(Ordering::Relaxed)
+    }
+
+    /// Rows that were sent and are not yet deleted.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Rows published since the start.
+    pub fn published(&self) -> usize {
+        self.published.load(Ordering::Relaxed)
+    }
+
+    /// How long rows have been waiting without any acknowledgement.
+    pub fn waiting(&self) -> Duration {
+        match self.waiting_since_ms.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis((Timestamp::now().as_millisecond() - since).max(0).unsigned_abs()),
+        }
+    }
+
+    fn sent(&self, rows: usize) {
+        if self.in_flight.fetch_add(rows, Ordering::Relaxed) == 0 {
+            self.waiting_since_ms.store(Timestamp::now().as_millisecond(), Ordering::Relaxed);
+        }
+    }
+
+    fn settled(&self, rows: usize, published: usize) {
+        let rest = self.in_flight.fetch_sub(rows, Ordering::Relaxed) - rows;
+        self.published.fetch_add(published, Ordering::Relaxed);
+        let since = if rest == 0 { 0 } else { Timestamp::now().as_millisecond() };
+        self.waiting_since_ms.store(since, Ordering::Relaxed);
+    }
+}
+
+/// The relay of one service's outbox.
+#[derive(Debug)]
+pub struct Relay {
+    db: PgPool,
+    settings: Settings,
+    wake: Wake,
+    status: Arc<RelayStatus>,
+}
+
+impl Relay {
+    /// A relay that [`Relay::start`] sets going.
+    pub fn new(db: PgPool, settings: Settings, wake: Wake) -> Self {
+        Self { db, settings, wake, status: Arc::default() }
+    }
+
+    /// What it is doing.
+    pub fn status(&self) -> Arc<RelayStatus> {
+        Arc::clone(&self.status)
+    }
+
+    /// [`Relay::new`] and [`Relay::start`] in one, for those who don't look at the status.
+    pub async fn run(db: PgPool, settings: Settings, wake: Wake, shutdown: CancellationToken) -> Result<(), Failure> {
+        Self::new(db, settings, wake).start(shutdown).await
+    }
+
+    /// Publishes until `shutdown`, then what is still there, within the drain bound.
+    pub async fn start(self, shutdown: CancellationToken) -> Result<(), Failure> {
+        loop {
+            // As a standby, wait for the lock; a shutdown ends that at once: another instance leads.
+            let leadership = tokio::select! {
+                leadership = self.stand_by() => leadership,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            self.status.leading.store(true, Ordering::Relaxed);
+            let ended = self.lead(leadership, &shutdown).await;
+            self.status.leading.store(false, Ordering::Relaxed);
+            match ended {
+                Ok(()) => return Ok(()),
+                Err(failure) => tracing::warn!(%failure, "the relay steps down and tries again"),
+            }
+            if shutdown.is_cancelled() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The active relay: read, send, await acknowledgements, delete.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::util::Timeout;
+use sqlx::postgres::PgListener;
+use sqlx::{PgPool, Row as _};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::leader::{BEAT, CHANNEL, Leadership};
+use super::{Relay, RelayStatus};
+use crate::failure::Failure;
+use crate::kafka;
+use crate::outbox::decode_headers;
+use crate::settings::Settings;
+
+/// No transaction that takes an id lives longer: every connection sets `transaction_timeout` below it.
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
+
+/// How long sending pauses after a delivery error.
+const AFTER_ERROR: Duration = Duration::from_millis(500);
+
+/// A row as it was read.
+struct Pending {
+    id: i64,
+    topic: String,
+    key: Option<Vec<u8>>,
+    headers: Vec<u8>,
+    payload: Option<Vec<u8>>,
+}
+
+/// How one batch of rows ended.
+struct Settled {
+    ids: Vec<i64>,
+    outcome: Result<(), BatchError>,
+}
+
+enum BatchError {
+    /// At least one row was not acknowledged.
+    Delivery(String),
+    /// All were, but the database did not delete them.
+    Delete(Failure),
+}
+
+/// A lower bound of the ids that can still appear: what was the lowest unread id a longest transaction ago. It spares
+/// the scan the dead entries of what was deleted, and can't skip a row that commits late.
+struct LowerBound {
+    bound: i64,
+    candidates: VecDeque<(Instant, i64)>,
+}
+
+impl LowerBound {
+    fn new() -> Self {
+        Self { bound: 0, candidates: VecDeque::new() }
+    }
+
+    /// `lowest_missing`: every smaller id that was ever taken is either deleted or belongs to a running transaction.
+    fn observe(&mut self, now: Instant, lowest_missing: i64) {
+        if self.candidates.back().is_none_or(|(at, _)| now - *at >= BEAT) {
+            self.candidates.push_back((now, lowest_missing));
+        }
+        while let Some((_, id)) = self.candidates.pop_front_if(|(at, _)| now - *at >= LONGEST_TRANSACTION) {
+            self.bound = self.bound.max(id - 1);
+        }
+    }
+}
+
+impl Relay {
+    /// Publishes until shutdown (`Ok`) or until the database or the lock is lost (`Err`).
+    pub(super) async fn lead(&self, mut leadership: Leadership, shutdown: &CancellationToken) -> Result<(), Failure> {
+        let mut listener = PgListener::connect_with(&self.db).await?;
+        listener.listen(CHANNEL).await?;
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut poll = tokio::time::interval(self.settings.relay_poll);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sender = Sender::new(&self.settings, &self.status)?;
+        let mut drain_until: Option<Instant> = None;
+        loop {
+            let more = sender.fill(&self.db).await?;
+            if let Some(until) = drain_until
+                && ((sender.batches.is_empty() && !more) || Instant::now() >= until)
+            {
+                sender.close(self.settings.drain).await;
+                leadership.resign().await;
+                return Ok(());
+            }
+            tokio::select! {
+                Some(settled) = sender.batches.next(), if !sender.batches.is_empty() => sender.settle(settled).await?,
+                () = self.wake.notified() => {}
+                notified = listener.recv() => { notified?; }
+                _ = poll.tick() => {}
+                _ = beat.tick() => leadership.beat().await?,
+                () = shutdown.cancelled(), if drain_until.is_none() => {
+                    drain_until = Some(Instant::now() + self.settings.drain);
+                }
+            }
+        }
+    }
+}
+
+type Batches = FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = Settled> + Send>>>;
+
+/// The producer and what it has in flight.
+struct Sender<'a> {
+    settings: &'a Settings,
+    status: &'a RelayStatus,
+    producer: FutureProducer,
+    batches: Batches,
+    in_flight: BTreeSet<i64>,
+    lower: LowerBound,
+    paused_until: Option<Instant>,
+}
+
+impl<'a> Sender<'a> {
+    fn new(settings: &'a Settings, status: &'a RelayStatus) -> Result<Self, Failure> {
+        Ok(Self {
+            settings,
+            status,
+            producer: new_producer(settings)?,
+            batches: FuturesUnordered::new(),
+            in_flight: BTreeSet::new(),
+            lower: LowerBound::new(),
+            paused_until: None,
+        })
+    }
+
+    /// Reads and sends until nothing is left or enough is in flight. True where rows may be left.
+    async fn fill(&mut self, db: &PgPool) -> Result<bool, Failure> {
+        if self.paused_until.is_some_and(|until| until > Instant::now()) {
+            return Ok(true);
+        }
+        while self.batches.len() < self.settings.relay_in_flight {
+            let rows = self.read(db).await?;
+            let now = Instant::now();
+            let lowest = self.in_flight.first().copied().into_iter().chain(rows.first().map(|row| row.id)).min();
+            if let Some(lowest) = lowest {
+                self.lower.observe(now, lowest);
+            }
+            if rows.is_empty() {
+                return Ok(false);
+            }
+            self.send(db, rows);
+        }
+        Ok(true)
+    }
+
+    async fn read(&self, db: &PgPool) -> Result<Vec<Pending>, Failure> {
+        let in_flight: Vec<i64> = self.in_flight.iter().copied().collect();
+        let rows = sqlx::query(
+            "select id, topic, key, headers, payload from outbox \
+             where id > $1 and id <> all ($2) order by id limit $3",
+        )
+        .bind(self.lower.bound)
+        .bind(in_flight)
+        .bind(i64::try_from(self.settings.relay_batch).unwrap_or(i64::MAX))
+        .fetch_all(db)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Pending {
+                    id: row.try_get(0)?,
+                    topic: row.try_get(1)?,
+                    key: row.try_get(2)?,
+                    headers: row.try_get(3)?,
+                    payload: row.try_get(4)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Hands all rows to the producer, in order, before any acknowledgement is awaited.
+    fn send(&mut self, db: &PgPool, rows: Vec<Pending>) {
+        let mut ids = Vec::with_capacity(rows.len());
+        let mut deliveries = Vec::with_capacity(rows.len());
+        let mut refused = None;
+        for row in rows {
+            ids.push(row.id);
+            if refused.is_some() {
+                continue;
+            }
+            match enqueue(&self.producer, self.settings, &row) {
+                Ok(delivery) => deliveries.push(delivery),
+                Err(error) => refused = Some(format!("outbox row {}: {error}", row.id)),
+            }
+        }
+        self.in_flight.extend(&ids);
+        self.status.sent(ids.len());
+        let db = db.clone();
+        self.batches.push(Box::pin(async move {
+            for delivery in deliveries {
+                let error = match delivery.await {
+                    Ok(Ok(_)) => continue,
+                    Ok(Err((error, message))) => {
+                        format!("{}: {error}", rdkafka::message::Message::topic(&message))
+                    }
+                    Err(_) => "the producer was discarded".to_owned(),
+                };
+                return Settled { ids, outcome: Err(BatchError::Delivery(error)) };
+            }
+            if let Some(error) = refused {
+                return Settled { ids, outcome: Err(BatchError::Delivery(error)) };
+            }
+            let deleted = sqlx::query("delete from outbox where id = any($1)").bind(&ids).execute(&db).await;
+            let outcome = deleted.map(|_| ()).map_err(|error| BatchError::Delete(error.into()));
+            Settled { ids, outcome }
+        }));
+    }
+
+    async fn settle(&mut self, settled: Settled) -> Result<(), Failure> {
+        let published = if settled.outcome.is_ok() { settled.ids.len() } else { 0 };
+        self.status.settled(settled.ids.len(), published);
+        for id in &settled.ids {
+            self.in_flight.remove(id);
+        }
+        match settled.outcome {
+            Ok(()) => Ok(()),
+            // What was acknowledged and not deleted is sent again by whoever leads next.
+            Err(BatchError::Delete(failure)) => Err(failure),
+            Err(BatchError::Delivery(error)) => {
+                tracing::warn!(error, "a row was not acknowledged; the producer is replaced");
+                self.replace_producer().await
+            }
+        }
+    }
+
+    /// Discards the producer with everything that it holds, and goes on at the first row that is still there.
+    async fn replace_producer(&mut self) -> Result<(), Failure> {
+        let old = std::mem::replace(&mut self.producer, new_producer(self.settings)?);
+        old.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+        // Dropping blocks until the background thread has ended.
+        tokio::task::spawn_blocking(move || drop(old)).await.ok();
+        while let Some(settled) = self.batches.next().await {
+            let published = if settled.outcome.is_ok() { settled.ids.len() } else { 0 };
+            self.status.settled(settled.ids.len(), published);
+            if let Err(BatchError::Delete(failure)) = settled.outcome {
+                return Err(failure);
+            }
+        }
+        self.in_flight.clear();
+        self.paused_until = Some(Instant::now() + AFTER_ERROR);
+        Ok(())
+    }
+
+    async fn close(self, bound: Duration) {
+        let producer = self.producer.clone();
+        let flushed = tokio::task::spawn_blocking(move || producer.flush(Timeout::After(bound))).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!(%error, "not everything was flushed; the rows are still in the outbox");
+        }
+    }
+}
+
+impl Drop for Sender<'_> {
+    fn drop(&mut self) {
+        let rows = self.in_flight.len();
+        if rows > 0 {
+            self.status.settled(rows, 0);
+        }
+    }
+}
+
+fn new_producer(settings: &Settings) -> Result<FutureProducer, Failure> {
+    kafka::producer(settings).create().map_err(|error| Failure::outage("relay.producer", error))
+}
+
+#[allow(clippy::disallowed_methods)] // The relay is the one place that sends.
+fn enqueue(
+    producer: &FutureProducer,
+    settings: &Settings,
+    row: &Pending,
+) -> Result<rdkafka::producer::DeliveryFuture, String> {
+    let Some(headers) = decode_headers(&row.headers) else {
+        return Err("its headers are not what the outbox writes".to_owned());
+    };
+    let mut kafka_headers = OwnedHeaders::new_with_capacity(headers.len());
+    for (name, value) in &headers {
+        kafka_headers = kafka_headers.insert(KafkaHeader { key: name, value: value.as_deref() });
+    }
+    let topic = settings.physical(&row.topic);
+    let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&topic).headers(kafka_headers);
+    if let Some(key) = &row.key {
+        record = record.key(key.as_slice());
+    }
+    if let Some(payload) = &row.payload {
+        record = record.payload(payload.as_slice());
+    }
+    producer.send_result(record).map_err(|(error, _)| error.to_string())
+}

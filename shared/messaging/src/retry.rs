@@ -1,0 +1,138 @@
+//! What becomes of a failed attempt: the next retry tier, or the dead-letter topic (DESIGN, section 4).
+
+use std::time::Duration;
+
+use contracts::{EventSet, topics};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::arrival::{Arrival, names};
+use crate::dead_letter;
+use crate::failure::{Failure, FailureKind, Reason};
+use crate::outbox::Row;
+use crate::settings::Settings;
+
+/// The longest error message that a copy carries, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 1_024;
+
+/// What becomes of a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It comes back on this tier's topic, not before this time.
+    Retry {
+        /// The tier, from 1.
+        tier: usize,
+        /// The earliest time of the next attempt.
+        due: Timestamp,
+    },
+    /// It goes to the dead-letter topic.
+    Dead(Reason),
+}
+
+/// Decides. `now` is the database's clock; `jitter` is a random number between 0 and 1.
+pub fn decide(settings: &Settings, failure: &Failure, tier: usize, now: Timestamp, jitter: f64) -> Verdict {
+    if let FailureKind::Permanent(reason) = failure.kind {
+        return Verdict::Dead(reason);
+    }
+    match settings.retry_delays.get(tier) {
+        Some(&delay) => {
+            let longer = delay.mul_f64(settings.retry_jitter * jitter.clamp(0.0, 1.0));
+            Verdict::Retry { tier: tier + 1, due: now + signed(delay.saturating_add(longer)) }
+        }
+        None => Verdict::Dead(Reason::Exhausted),
+    }
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::from_hours(24))
+}
+
+/// The outbox row of a failed attempt.
+pub fn row<E: EventSet>(
+    settings: &Settings,
+    arrival: &Arrival<E>,
+    failure: &Failure,
+    verdict: Verdict,
+    now: Timestamp,
+) -> Result<Row, Failure> {
+    match verdict {
+        Verdict::Retry { tier, due } => {
+            let text = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
+            let first = arrival.origin.first_failed_at.unwrap_or(now);
+            let mut headers = arrival.copy_headers();
+            headers.push(text(names::ATTEMPT, (arrival.attempt.saturating_add(1)).to_string()));
+            headers.push(text(names::DUE_AT, due.to_string()));
+            headers.push(text(names::FIRST_FAILED_AT, first.to_string()));
+            headers.push(text(names::ERROR_CLASS, failure.class.clone()));
+            headers.push(text(names::ERROR_MESSAGE, bounded(&failure.message)));
+            let record = &arrival.record;
+            Row::copy(topics::retry(&settings.service, tier), record.key.clone(), headers, record.value.clone())
+        }
+        Verdict::Dead(reason) => dead_letter::row(settings, arrival, failure, reason, now),
+    }
+}
+
+/// A row that tells the group to go on with a key's held events.
+pub fn release_step(settings: &Settings, topic: &str, key: &[u8]) -> Result<Row, Failure> {
+    let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+    let headers = vec![text(names::STEP, "release"), text(names::ORIGINAL_TOPIC, topic)];
+    Row::copy(topics::retry(&settings.service, 0), Some(key.to_vec()), headers, Some(b"{}".to_vec()))
+}
+
+/// At most [`MAX_MESSAGE_BYTES`] of a message, cut at a character.
+pub fn bounded(message: &str) -> String {
+    let mut end = message.len().min(MAX_MESSAGE_BYTES);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings::new("payment-service", "localhost:9092")
+    }
+
+    #[test]
+    fn each_failure_goes_one_tier_further_and_then_to_the_dead_letters() {
+        let (now, failure) = (Timestamp::UNIX_EPOCH, Failure::retryable("gateway.503", "busy"));
+        let delays: Vec<_> = (0..5).map(|tier| decide(&settings(), &failure, tier, now, 0.0)).collect();
+        let at = |seconds: i64| Timestamp::from_second(seconds).expect("in range");
+        assert_eq!(
+            delays,
+            vec![
+                Verdict::Retry { tier: 1, due: at(1) },
+                Verdict::Retry { tier: 2, due: at(10) },
+                Verdict::Retry { tier: 3, due: at(60) },
+                Verdict::Retry { tier: 4, due: at(600) },
+                Verdict::Dead(Reason::Exhausted),
+            ]
+        );
+    }
+
+    #[test]
+    fn jitter_lengthens_a_delay_and_never_shortens_it() {
+        let failure = Failure::retryable("x", "y");
+        for jitter in [-1.0, 0.0, 0.5, 1.0, 7.0] {
+            let Verdict::Retry { due, .. } = decide(&settings(), &failure, 1, Timestamp::UNIX_EPOCH, jitter) else {
+                panic!("a retry was due");
+            };
+            assert!((10_000..=11_000).contains(&due.as_millisecond()), "{due}");
+        }
+    }
+
+    #[test]
+    fn what_fails_for_ever_is_not_retried() {
+        let verdict = decide(&settings(), &Failure::rejected("x", "y"), 0, Timestamp::UNIX_EPOCH, 0.0);
+        assert_eq!(verdict, Verdict::Dead(Reason::Rejected));
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let cut = bounded(&"ä".repeat(MAX_MESSAGE_BYTES));
+        assert_eq!(cut.len(), MAX_MESSAGE_BYTES);
+        assert!(cut.chars().all(|c| c == 'ä'));
+    }
+}

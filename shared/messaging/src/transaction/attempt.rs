@@ -1,0 +1,336 @@
+//! One transaction over a part of a batch.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+
+use contracts::{EventId, EventSet};
+use futures::FutureExt;
+use jiff::Timestamp;
+use sqlx::PgConnection;
+
+use super::{Counts, Prepared, Task, Transactor, Undone};
+use crate::arrival::{Arrival, Body, names};
+use crate::blocked::{self, Block, Held, OrderKey, State};
+use crate::failure::{Failure, FailureKind, Reason};
+use crate::handler::{Batch, Failed, Fate, Handler, Item};
+use crate::inbox::{self, Claim, Outcome};
+use crate::outbox::Outgoing;
+use crate::retry::{self, Verdict};
+use crate::settings::AfterDeadLetter;
+
+/// What is to become of the events that this transaction owns.
+pub(super) struct Sorted<'a, E, A> {
+    pub(super) items: Vec<&'a Item<E, A>>,
+    pub(super) failed: Vec<(&'a Arrival<E>, Failure, Verdict)>,
+    held: Vec<&'a Arrival<E>>,
+}
+
+impl<H: Handler> Transactor<H> {
+    pub(super) async fn attempt(
+        &self,
+        part: &[Task<H::Event, H::Answer>],
+        known_failures: &HashMap<EventId, Failure>,
+    ) -> Result<(Counts, Option<Timestamp>), Undone> {
+        let chosen = one_per_event(part);
+        let mut tx = self.db.begin().await?;
+        let claims: Vec<Claim> = chosen.iter().map(|task| claim_of(&task.arrival)).collect();
+        let claimed = inbox::claim(&mut tx, &claims).await?;
+        let mut counts = Counts { duplicates: part.len() - claimed.ours.len(), ..Counts::default() };
+        let Some(now) = claimed.now else {
+            // Nothing but duplicates: nothing to commit.
+            return Ok((counts, None));
+        };
+        let owned: Vec<&Task<H::Event, H::Answer>> =
+            chosen.into_iter().filter(|task| claimed.ours.contains(&task.arrival.identity.event_id)).collect();
+        if owned.iter().any(|task| task.arrival.due.is_some_and(|due| due > now)) {
+            return Err(Undone::Early(now));
+        }
+        let blocks = lock_blocks(&mut tx, &owned).await?;
+        let Some(sorted) = self.sort(&owned, &blocks, known_failures, now) else {
+            return Err(Undone::Early(now));
+        };
+
+        let mut out = Outgoing::new(&self.settings.service);
+        self.decide(&mut tx, &sorted.items, &mut out, now).await?;
+        self.record_failures(&mut tx, &sorted.failed, &mut out, now).await?;
+        self.block_keys(&mut tx, &sorted.failed).await?;
+        self.settle_heads(&mut tx, &sorted, &blocks, &mut out).await?;
+        self.hold(&mut tx, &sorted.held).await?;
+
+        counts.decided = sorted.items.len();
+        counts.held = sorted.held.len();
+        counts.dead = sorted.failed.iter().filter(|(_, _, verdict)| matches!(verdict, Verdict::Dead(_))).count();
+        counts.retried = sorted.failed.len() - counts.dead;
+        counts.outbox_rows = out.write(&mut tx).await?;
+        tx.commit().await?;
+        Ok((counts, Some(now)))
+    }
+
+    /// Sorts the owned events, in offset order, into what is decided, what failed and what is held. `None` where one
+    /// would have to be decided that was not prepared: its key was blocked when it was looked at, and is free now.
+    fn sort<'a>(
+        &self,
+        owned: &[&'a Task<H::Event, H::Answer>],
+        blocks: &HashMap<OrderKey, Block>,
+        known_failures: &HashMap<EventId, Failure>,
+        now: Timestamp,
+    ) -> Option<Sorted<'a, H::Event, H::Answer>> {
+        let mut sorted = Sorted { items: Vec::new(), failed: Vec::new(), held: Vec::new() };
+        let mut blocked_here: HashSet<OrderKey> = HashSet::new();
+        for task in owned {
+            let arrival = &*task.arrival;
+            let key = order_key(arrival);
+            let behind_another = key.as_ref().is_some_and(|key| {
+                let block = blocks.get(key).filter(|block| block.head != arrival.identity.event_id);
+                block.is_some() || blocked_here.contains(key)
+            });
+            if behind_another {
+                sorted.held.push(arrival);
+            } else if let Some(failure) = self.failure_of(task, known_failures, now) {
+                let verdict = retry::decide(&self.settings, &failure, arrival.tier, now, rand::random());
+                if self.blocks_its_key(verdict) {
+                    blocked_here.extend(key);
+                }
+                sorted.failed.push((arrival, failure, verdict));
+            } else if let Prepared::Item(item) = &task.prepared {
+                sorted.items.push(item);
+            } else {
+                return None;
+            }
+        }
+        Some(sorted)
+    }
+
+    /// Why an event can't be decided, where that is known before the handler sees it.
+    pub(super) fn failure_of(
+        &self,
+        task: &Task<H::Event, H::Answer>,
+        known_failures: &HashMap<EventId, Failure>,
+        now: Timestamp,
+    ) -> Option<Failure> {
+        let identity = &task.arrival.identity;
+        if identity.is_expired(now, self.settings.inbox_days) {
+            let message = format!("the event is of {}, older than the inbox remembers", identity.day);
+            return Some(Failure::of(FailureKind::Permanent(Reason::Expired), "inbox.expired", message));
+        }
+        if let Some(failure) = known_failures.get(&identity.event_id) {
+            return Some(failure.clone());
+        }
+        match (&task.arrival.body, &task.prepared) {
+            (Body::Poison(failure), _) | (_, Prepared::Failed(failure)) => Some(failure.clone()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn blocks_its_key(&self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Retry { .. } => true,
+            Verdict::Dead(_) => self.settings.after_dead_letter == AfterDeadLetter::Hold,
+        }
+    }
+
+    /// Lets the handler decide, and finds out which events it refused.
+    pub(super) async fn decide(
+        &self,
+        db: &mut PgConnection,
+        items: &[&Item<H::Event, H::Answer>],
+        out: &mut Outgoing,
+        now: Timestamp,
+    ) -> Result<(), Undone> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch { db, items, out, now };
+        // A panic is the event's failure like any other: bisection finds the event, the tiers and the dead-letter
+        // topic take it, and its neighbours are applied.
+        let applied = AssertUnwindSafe(self.handler.apply(&mut batch)).catch_unwind().await;
+        applied.map_err(|_| Failure::retryable("handler.panic", "the handler panicked"))??;
+        let mut refused = out.take_failures();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let ours: HashSet<EventId> = items.iter().map(|item| item.event_id).collect();
+        refused.retain(|event_id, _| ours.contains(event_id));
+        if refused.is_empty() {
+            let failure =
+                Failure::rejected("handler.unknown_event", "the handler failed an event that is not in its batch");
+            return Err(Undone::Failed(failure));
+        }
+        Err(Undone::Refused(refused))
+    }
+
+    /// Writes what became of failed events: inbox, retry or dead letter, and what the handler adds to that.
+    pub(super) async fn record_failures(
+        &self,
+        db: &mut PgConnection,
+        failed: &[(&Arrival<H::Event>, Failure, Verdict)],
+        out: &mut Outgoing,
+        now: Timestamp,
+    ) -> Result<(), Undone> {
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let mut outcomes = Vec::with_capacity(failed.len());
+        let mut told = Vec::with_capacity(failed.len());
+        for (arrival, failure, verdict) in failed {
+            let (outcome, fate) = match verdict {
+                Verdict::Retry { .. } => (Outcome::Retrying, Fate::Retried),
+                Verdict::Dead(_) => (Outcome::Dead, Fate::DeadLettered),
+            };
+            outcomes.push((arrival.identity, outcome, arrival.attempt));
+            out.push(retry::row(&self.settings, arrival, failure, *verdict, now)?);
+            if let Some(delivered) = arrival.delivered() {
+                told.push(Failed { delivered, failure, fate });
+            }
+            tracing::warn!(
+                event_id = %arrival.identity.event_id, key = %arrival.record.key_text(), attempt = arrival.attempt,
+                topic = %arrival.origin.topic, class = %failure.class, message = %failure.message, ?verdict,
+                "an attempt failed"
+            );
+        }
+        inbox::record(db, &outcomes).await?;
+        if !told.is_empty() {
+            self.handler.on_failed(db, &told, out).await?;
+        }
+        Ok(())
+    }
+
+    /// Blocks the keys of failed events, in key order.
+    async fn block_keys(
+        &self,
+        db: &mut PgConnection,
+        failed: &[(&Arrival<H::Event>, Failure, Verdict)],
+    ) -> Result<(), Undone> {
+        let mut heads: Vec<_> = failed
+            .iter()
+            .filter_map(|(arrival, _, verdict)| Some((order_key(arrival)?, arrival.identity, *verdict)))
+            .collect();
+        heads.sort_by(|a, b| a.0.cmp(&b.0));
+        for (key, head, verdict) in heads {
+            match verdict {
+                Verdict::Retry { due, .. } => blocked::block(db, &key, head, due).await?,
+                Verdict::Dead(_) if self.blocks_its_key(verdict) => {
+                    blocked::block(db, &key, head, Timestamp::UNIX_EPOCH).await?;
+                    blocked::set_state(db, &key, State::Parked).await?;
+                }
+                Verdict::Dead(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A head that is settled, decided or given up, lets its key go on.
+    async fn settle_heads(
+        &self,
+        db: &mut PgConnection,
+        sorted: &Sorted<'_, H::Event, H::Answer>,
+        blocks: &HashMap<OrderKey, Block>,
+        out: &mut Outgoing,
+    ) -> Result<(), Undone> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let decided = sorted.items.iter().map(|item| item.event_id);
+        let given_up = sorted.failed.iter().filter(|(_, _, verdict)| !self.blocks_its_key(*verdict));
+        let settled: HashSet<EventId> =
+            decided.chain(given_up.map(|(arrival, _, _)| arrival.identity.event_id)).collect();
+        let mut freed: Vec<&OrderKey> =
+            blocks.iter().filter(|(_, block)| settled.contains(&block.head)).map(|(key, _)| key).collect();
+        freed.sort();
+        for key in freed {
+            self.go_on(db, key, out).await?;
+        }
+        Ok(())
+    }
+
+    /// Frees a key that is locked for release, or has its held events released step by step.
+    pub(super) async fn go_on(&self, db: &mut PgConnection, key: &OrderKey, out: &mut Outgoing) -> Result<(), Undone> {
+        // The key's block is locked, so nobody can hold another event meanwhile: empty means empty.
+        if blocked::next_held(db, key, 1).await?.is_empty() {
+            blocked::unblock(db, key).await?;
+        } else {
+            blocked::set_state(db, key, State::Draining).await?;
+            out.push(retry::release_step(&self.settings, &key.0, &key.1)?);
+        }
+        Ok(())
+    }
+
+    async fn hold(&self, db: &mut PgConnection, arrivals: &[&Arrival<H::Event>]) -> Result<(), Undone> {
+        if arrivals.is_empty() {
+            return Ok(());
+        }
+        let held: Vec<Held> = arrivals.iter().filter_map(|arrival| held_copy(arrival)).collect();
+        let keys: BTreeSet<OrderKey> = held.iter().map(|event| event.key.clone()).collect();
+        let keys: Vec<OrderKey> = keys.into_iter().collect();
+        blocked::hold(db, &held).await?;
+        let longest = blocked::longest_queue(db, &keys).await?;
+        if usize::try_from(longest).unwrap_or(usize::MAX) > self.settings.held_per_key {
+            let message =
+                format!("{longest} events are held behind one key (held_per_key {})", self.settings.held_per_key);
+            return Err(Undone::Failed(Failure::outage("messaging.held_events_full", message)));
+        }
+        // The attempt was not made.
+        let outcomes: Vec<_> = arrivals
+            .iter()
+            .map(|arrival| (arrival.identity, Outcome::Held, arrival.attempt.saturating_sub(1)))
+            .collect();
+        inbox::record(db, &outcomes).await?;
+        Ok(())
+    }
+}
+
+/// The claim that a record makes.
+pub(super) fn claim_of<E>(arrival: &Arrival<E>) -> Claim {
+    Claim { identity: arrival.identity, attempt: arrival.attempt, comeback: arrival.comeback }
+}
+
+/// The key under which order is kept, owned.
+pub(super) fn order_key<E: EventSet>(arrival: &Arrival<E>) -> Option<OrderKey> {
+    arrival.order_key().map(|(topic, key)| (topic.to_owned(), key.to_vec()))
+}
+
+/// Each event once, in order: copies of it are duplicates. One that comes back on purpose goes before a late copy.
+fn one_per_event<E, A>(part: &[Task<E, A>]) -> Vec<&Task<E, A>> {
+    let comebacks: HashSet<EventId> =
+        part.iter().filter(|task| task.arrival.comeback).map(|task| task.arrival.identity.event_id).collect();
+    let mut seen = HashSet::new();
+    part.iter()
+        .filter(|task| {
+            let event_id = task.arrival.identity.event_id;
+            (task.arrival.comeback || !comebacks.contains(&event_id)) && seen.insert(event_id)
+        })
+        .collect()
+}
+
+/// Locks the blocks of the owned events' keys: those of events that come back for release, the others for holding.
+async fn lock_blocks<E: EventSet, A>(
+    db: &mut PgConnection,
+    owned: &[&Task<E, A>],
+) -> Result<HashMap<OrderKey, Block>, Failure> {
+    let keys_of = |comeback: bool| -> BTreeSet<OrderKey> {
+        let chosen = owned.iter().filter(|task| task.arrival.comeback == comeback);
+        chosen.filter_map(|task| order_key(&task.arrival)).collect()
+    };
+    let for_release = keys_of(true);
+    let for_holding: Vec<OrderKey> = keys_of(false).difference(&for_release).cloned().collect();
+    let for_release: Vec<OrderKey> = for_release.into_iter().collect();
+    let mut blocks = blocked::lock_for_release(db, &for_release).await?;
+    blocks.extend(blocked::lock_for_holding(db, &for_holding).await?);
+    Ok(blocks)
+}
+
+/// The copy to hold; `None` for a record without a key, which is never held.
+fn held_copy<E: EventSet>(arrival: &Arrival<E>) -> Option<Held> {
+    let mut headers = arrival.copy_headers();
+    headers.push((names::ATTEMPT.to_owned(), Some(arrival.attempt.to_string().into_bytes())));
+    if let Some(first) = arrival.origin.first_failed_at {
+        headers.push((names::FIRST_FAILED_AT.to_owned(), Some(first.to_string().into_bytes())));
+    }
+    Some(Held {
+        id: 0,
+        key: order_key(arrival)?,
+        identity: arrival.identity,
+        headers,
+        value: arrival.record.value.clone(),
+    })
+}
