@@ -65,11 +65,8 @@ where
 {
     let matches = Arguments::command().name(name).get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")
-        .and_then(|runtime| {
+    let outcome =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime").and_then(|runtime| {
             let outcome = runtime.block_on(execute(name, arguments.command, migrators, serve));
             runtime.shutdown_timeout(Duration::from_secs(1));
             outcome
@@ -79,11 +76,7 @@ where
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "ended with an error");
             eprintln!("{name}: {error:#}");
-            if error.is::<ConfigError>() {
-                ExitCode::from(USAGE)
-            } else {
-                ExitCode::FAILURE
-            }
+            if error.is::<ConfigError>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -116,13 +109,7 @@ where
         pool = migrated(name, &service, migrators) => pool?,
         () = shutdown.triggered() => return Ok(()),
     };
-    let outcome = serve(Start {
-        service,
-        own,
-        pool: pool.clone(),
-        shutdown,
-    })
-    .await;
+    let outcome = serve(Start { service, own, pool: pool.clone(), shutdown }).await;
     // A connection that a task left in use must not hold up the end.
     let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
     if outcome.is_ok() {
@@ -131,18 +118,8 @@ where
     outcome
 }
 
-async fn migrated(
-    name: &str,
-    service: &ServiceConfig,
-    migrators: &[&Migrator],
-) -> anyhow::Result<PgPool> {
-    let pool = db::connect(
-        &service.database_url,
-        service.database_pool_size,
-        name,
-        service.database_wait(),
-    )
-    .await?;
+async fn migrated(name: &str, service: &ServiceConfig, migrators: &[&Migrator]) -> anyhow::Result<PgPool> {
+    let pool = db::connect(&service.database_url, service.database_pool_size, name, service.database_wait()).await?;
     db::migrate(&pool, migrators).await?;
     Ok(pool)
 }
@@ -163,10 +140,7 @@ pub async fn ask_readiness(mut http_addr: SocketAddr) -> anyhow::Result<()> {
     }
     let status = http::probe(http_addr, "/readyz", Duration::from_secs(5)).await;
     let status = status.with_context(|| format!("no answer from {http_addr}"))?;
-    anyhow::ensure!(
-        status == 200,
-        "not ready: http://{http_addr}/readyz answered {status}"
-    );
+    anyhow::ensure!(status == 200, "not ready: http://{http_addr}/readyz answered {status}");
     Ok(())
 }
 
@@ -178,9 +152,6 @@ mod tests {
     fn the_command_line_is_consistent_and_serves_by_default() {
         Arguments::command().debug_assert();
         assert_eq!(Arguments::parse_from(["order-service"]).command, None);
-        assert_eq!(
-            Arguments::parse_from(["order-service", "migrate"]).command,
-            Some(Command::Migrate)
-        );
+        assert_eq!(Arguments::parse_from(["order-service", "migrate"]).command, Some(Command::Migrate));
     }
 }

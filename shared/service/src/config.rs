@@ -57,11 +57,7 @@ mod defaults {
 
 impl ServiceConfig {
     /// Settings with every default, for tests that run a service in-process.
-    pub fn new(
-        http_addr: SocketAddr,
-        database_url: impl Into<String>,
-        kafka_bootstrap: impl Into<String>,
-    ) -> Self {
+    pub fn new(http_addr: SocketAddr, database_url: impl Into<String>, kafka_bootstrap: impl Into<String>) -> Self {
         Self {
             http_addr,
             database_url: SecretString::from(database_url.into()),
@@ -119,9 +115,7 @@ pub enum ConfigError {
 pub fn load<T: de::DeserializeOwned>() -> Result<T, ConfigError> {
     // Not vars(): it panics on a variable that is no UTF-8, which may have nothing to do with us.
     load_from(
-        std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }),
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
     )
 }
 
@@ -129,13 +123,8 @@ pub fn load<T: de::DeserializeOwned>() -> Result<T, ConfigError> {
 pub fn load_from<T: de::DeserializeOwned>(
     variables: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
 ) -> Result<T, ConfigError> {
-    let variables = variables
-        .into_iter()
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect();
-    Figment::from(Environment { variables })
-        .extract()
-        .map_err(explain)
+    let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    Figment::from(Environment { variables }).extract().map_err(explain)
 }
 
 /// A string setting that may look like a number or a truth value: `#[serde(deserialize_with = "service::config::text")]`.
@@ -172,10 +161,7 @@ where
     list.split(',')
         .map(str::trim)
         .filter(|item| !item.is_empty())
-        .map(|item| {
-            item.parse()
-                .map_err(|e| de::Error::custom(format!("an item of the list: {e}")))
-        })
+        .map(|item| item.parse().map_err(|e| de::Error::custom(format!("an item of the list: {e}"))))
         .collect()
 }
 
@@ -205,11 +191,7 @@ fn typed(text: &str) -> Value {
     if let Ok(flag) = text.parse::<bool>() {
         return Value::from(flag);
     }
-    match (
-        text.parse::<u64>(),
-        text.parse::<i64>(),
-        text.parse::<f64>(),
-    ) {
+    match (text.parse::<u64>(), text.parse::<i64>(), text.parse::<f64>()) {
         (Ok(number), ..) if number.to_string() == text => Value::from(number),
         (_, Ok(number), _) if number.to_string() == text => Value::from(number),
         (.., Ok(number)) if number.to_string() == text => Value::from(number),
@@ -228,19 +210,13 @@ fn explain(error: figment::Error) -> ConfigError {
     };
     let reason = match &error.kind {
         Kind::MissingField(field) => {
-            return ConfigError::Missing {
-                variable: field.to_uppercase(),
-            };
+            return ConfigError::Missing { variable: field.to_uppercase() };
         }
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
             format!("{} is not {expected}", shown(actual))
         }
         Kind::UnknownVariant(actual, allowed) => {
-            format!(
-                "{} is not one of {}",
-                shown(&Actual::Str(actual.clone())),
-                allowed.join(", ")
-            )
+            format!("{} is not one of {}", shown(&Actual::Str(actual.clone())), allowed.join(", "))
         }
         other => other.to_string(),
     };
@@ -248,9 +224,7 @@ fn explain(error: figment::Error) -> ConfigError {
 }
 
 fn could_be_secret(variable: &str) -> bool {
-    ["URL", "PASSWORD", "SECRET", "TOKEN", "KEY"]
-        .iter()
-        .any(|part| variable.contains(part))
+    ["URL", "PASSWORD", "SECRET", "TOKEN", "KEY"].iter().any(|part| variable.contains(part))
 }
 
 #[cfg(test)]
@@ -280,44 +254,25 @@ mod tests {
 
     #[test]
     fn an_empty_variable_counts_as_not_set() {
-        assert_eq!(
-            with(&[("DATABASE_POOL_SIZE", "")])
-                .expect("default")
-                .database_pool_size,
-            10
-        );
+        assert_eq!(with(&[("DATABASE_POOL_SIZE", "")]).expect("default").database_pool_size, 10);
         let error = with(&[("KAFKA_BOOTSTRAP", " ")]).map(|c| c.kafka_bootstrap);
-        assert_eq!(
-            error.as_deref(),
-            Ok("localhost:9092"),
-            "a later empty value hides nothing"
-        );
+        assert_eq!(error.as_deref(), Ok("localhost:9092"), "a later empty value hides nothing");
     }
 
     #[test]
     fn a_missing_variable_is_named() {
-        let error =
-            load_from::<ServiceConfig>(COMPLETE[..2].iter().copied()).expect_err("incomplete");
+        let error = load_from::<ServiceConfig>(COMPLETE[..2].iter().copied()).expect_err("incomplete");
         assert_eq!(error.to_string(), "KAFKA_BOOTSTRAP is not set");
     }
 
     #[test]
     fn a_wrong_value_is_named_with_its_variable() {
         let error = with(&[("DATABASE_POOL_SIZE", "many")]).expect_err("no number");
-        assert_eq!(
-            error.to_string(),
-            "DATABASE_POOL_SIZE can't be used: \"many\" is not u32"
-        );
+        assert_eq!(error.to_string(), "DATABASE_POOL_SIZE can't be used: \"many\" is not u32");
         let error = with(&[("HTTP_ADDR", "localhost")]).expect_err("no address");
-        assert!(
-            error.to_string().starts_with("HTTP_ADDR can't be used: "),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("HTTP_ADDR can't be used: "), "{error}");
         let error = with(&[("LOG_FORMAT", "xml")]).expect_err("no format");
-        assert!(
-            error.to_string().contains("LOG_FORMAT") && error.to_string().contains("json"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("LOG_FORMAT") && error.to_string().contains("json"), "{error}");
     }
 
     #[test]
@@ -328,22 +283,14 @@ mod tests {
             _token: u16,
         }
         let error = load_from::<Numeric>([("GATEWAY_TOKEN", "hunter2")]).expect_err("no number");
-        assert_eq!(
-            error.to_string(),
-            "GATEWAY_TOKEN can't be used: its value is not u16"
-        );
+        assert_eq!(error.to_string(), "GATEWAY_TOKEN can't be used: its value is not u16");
         assert!(!format!("{:?}", with(&[])).contains("hunter2"));
     }
 
     #[test]
     fn text_may_look_like_a_number() {
         for prefix in ["7", "007", "-3", "true", "1e3", "test-"] {
-            assert_eq!(
-                with(&[("TOPIC_PREFIX", prefix)])
-                    .expect("text")
-                    .topic_prefix,
-                prefix
-            );
+            assert_eq!(with(&[("TOPIC_PREFIX", prefix)]).expect("text").topic_prefix, prefix);
         }
     }
 
@@ -355,16 +302,8 @@ mod tests {
             retry_delays_ms: Vec<u64>,
         }
         let load = |text: &str| load_from::<Retry>([("RETRY_DELAYS_MS", text)]);
-        assert_eq!(
-            load("1000, 10000,60000").expect("list").retry_delays_ms,
-            [1000, 10000, 60000]
-        );
+        assert_eq!(load("1000, 10000,60000").expect("list").retry_delays_ms, [1000, 10000, 60000]);
         assert_eq!(load("5").expect("one").retry_delays_ms, [5]);
-        assert!(
-            load("1,x")
-                .expect_err("x")
-                .to_string()
-                .starts_with("RETRY_DELAYS_MS can't be used")
-        );
+        assert!(load("1,x").expect_err("x").to_string().starts_with("RETRY_DELAYS_MS can't be used"));
     }
 }

@@ -28,21 +28,13 @@ const MIGRATION_LOCK_TIMEOUT: &str = "set lock_timeout = '120s'";
 
 /// The options of every connection: `url` plus the limits above and a name that `pg_stat_activity` shows.
 pub fn options(url: &SecretString, application_name: &str) -> anyhow::Result<PgConnectOptions> {
-    let options: PgConnectOptions = url
-        .expose_secret()
-        .parse()
-        .context("the database URL can't be read")?;
+    let options: PgConnectOptions = url.expose_secret().parse().context("the database URL can't be read")?;
     Ok(options.application_name(application_name).options(LIMITS))
 }
 
 /// A pool of at most `size` connections. Waits up to `wait` for a server that is not there yet; a refusal that waiting
 /// doesn't cure (a wrong password, no such database) fails at once.
-pub async fn connect(
-    url: &SecretString,
-    size: u32,
-    application_name: &str,
-    wait: Duration,
-) -> anyhow::Result<PgPool> {
+pub async fn connect(url: &SecretString, size: u32, application_name: &str, wait: Duration) -> anyhow::Result<PgPool> {
     let options = options(url, application_name)?;
     let server = describe(&options);
     let backoff = ExponentialBuilder::default()
@@ -59,9 +51,7 @@ pub async fn connect(
         .await
         .with_context(|| format!("the database {server} can't be used"))?;
     tracing::info!(server, version, size, "connected to the database");
-    let pool = PgPoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(ACQUIRE_TIMEOUT);
+    let pool = PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
     Ok(pool.connect_lazy_with(options))
 }
 
@@ -69,16 +59,12 @@ pub async fn connect(
 async fn greet(options: &PgConnectOptions) -> sqlx::Result<String> {
     let greeting = async {
         let mut connection = PgConnection::connect_with(options).await?;
-        let version = sqlx::query_scalar("show server_version")
-            .fetch_one(&mut connection)
-            .await?;
+        let version = sqlx::query_scalar("show server_version").fetch_one(&mut connection).await?;
         connection.close().await?;
         Ok(version)
     };
     let timed_out = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(ACQUIRE_TIMEOUT, greeting)
-        .await
-        .map_err(timed_out)?
+    tokio::time::timeout(ACQUIRE_TIMEOUT, greeting).await.map_err(timed_out)?
 }
 
 /// Class 57 (starting up, shutting down), class 53 (too many connections) and 08 (connection failures) pass.
@@ -87,11 +73,7 @@ fn worth_waiting_for(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) => true,
         sqlx::Error::Database(refusal) => {
             let state = refusal.code();
-            state.is_some_and(|state| {
-                ["08", "53", "57"]
-                    .iter()
-                    .any(|class| state.starts_with(class))
-            })
+            state.is_some_and(|state| ["08", "53", "57"].iter().any(|class| state.starts_with(class)))
         }
         _ => false,
     }
@@ -99,9 +81,7 @@ fn worth_waiting_for(error: &sqlx::Error) -> bool {
 
 /// The server without its password.
 fn describe(options: &PgConnectOptions) -> String {
-    let database = options
-        .get_database()
-        .unwrap_or_else(|| options.get_username());
+    let database = options.get_database().unwrap_or_else(|| options.get_username());
     format!("{}:{}/{database}", options.get_host(), options.get_port())
 }
 
@@ -113,19 +93,11 @@ pub async fn migrate(pool: &PgPool, migrators: &[&Migrator]) -> anyhow::Result<(
     let options = (*pool.connect_options()).clone();
     let unlimited = LIMITS.map(|(name, _)| (name, "0"));
     let mut connection = PgConnection::connect_with(&options.options(unlimited)).await?;
-    sqlx::query(MIGRATION_LOCK_TIMEOUT)
-        .execute(&mut connection)
-        .await?;
+    sqlx::query(MIGRATION_LOCK_TIMEOUT).execute(&mut connection).await?;
     for migrator in migrators {
-        one_of_many(migrator)
-            .run_direct(None, &mut connection, false)
-            .await
-            .context("a migration failed")?;
+        one_of_many(migrator).run_direct(None, &mut connection, false).await.context("a migration failed")?;
     }
-    let latest = migrators
-        .iter()
-        .filter_map(|m| m.iter().map(|migration| migration.version).max())
-        .max();
+    let latest = migrators.iter().filter_map(|m| m.iter().map(|migration| migration.version).max()).max();
     tracing::info!(latest, "the database is up to date");
     connection.close().await?;
     Ok(())
@@ -146,11 +118,7 @@ mod tests {
         let url = SecretString::from("postgres://orders:hunter2@db:6432/orders");
         let options = options(&url, "order-service").expect("URL");
         let sent = options.get_options().expect("options").to_owned();
-        for limit in [
-            "lock_timeout=3s",
-            "statement_timeout=5s",
-            "transaction_timeout=8s",
-        ] {
+        for limit in ["lock_timeout=3s", "statement_timeout=5s", "transaction_timeout=8s"] {
             assert!(sent.contains(limit), "{sent}");
         }
         assert_eq!(describe(&options), "db:6432/orders");
@@ -159,27 +127,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_never_comes_is_given_up_with_its_name() {
         let url = SecretString::from("postgres://orders:hunter2@127.0.0.1:1/orders");
-        let error = connect(&url, 1, "order-service", Duration::from_secs(3))
-            .await
-            .expect_err("nobody listens");
+        let error = connect(&url, 1, "order-service", Duration::from_secs(3)).await.expect_err("nobody listens");
         let error = format!("{error:#}");
-        assert!(
-            error.starts_with("the database 127.0.0.1:1/orders can't be used"),
-            "{error}"
-        );
+        assert!(error.starts_with("the database 127.0.0.1:1/orders can't be used"), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[tokio::test]
     async fn a_url_that_is_none_is_refused_without_showing_it() {
-        let error = connect(
-            &SecretString::from("hunter2"),
-            1,
-            "order-service",
-            Duration::ZERO,
-        )
-        .await
-        .expect_err("no URL");
+        let error =
+            connect(&SecretString::from("hunter2"), 1, "order-service", Duration::ZERO).await.expect_err("no URL");
         assert!(!format!("{error:#}").contains("hunter2"), "{error:#}");
     }
 }

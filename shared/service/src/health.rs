@@ -41,11 +41,7 @@ impl Default for Health {
 impl Health {
     /// No checks: always live, always ready.
     pub fn new() -> Self {
-        Self {
-            live: Vec::new(),
-            ready: Vec::new(),
-            timeout: DEFAULT_TIMEOUT,
-        }
+        Self { live: Vec::new(), ready: Vec::new(), timeout: DEFAULT_TIMEOUT }
     }
 
     /// How long each check may take.
@@ -55,11 +51,7 @@ impl Health {
     }
 
     /// Adds a check without which the process should be restarted.
-    pub fn live<F, E>(
-        mut self,
-        name: impl Into<String>,
-        check: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Self
+    pub fn live<F, E>(mut self, name: impl Into<String>, check: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Display,
@@ -69,11 +61,7 @@ impl Health {
     }
 
     /// Adds a check without which the service should get no work.
-    pub fn ready<F, E>(
-        mut self,
-        name: impl Into<String>,
-        check: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Self
+    pub fn ready<F, E>(mut self, name: impl Into<String>, check: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Display,
@@ -96,28 +84,17 @@ impl Health {
         let shutdown = shutdown.clone();
         self.ready("accepting", move || {
             let stopping = shutdown.is_triggered();
-            async move {
-                if stopping {
-                    Err("the service is stopping")
-                } else {
-                    Ok(())
-                }
-            }
+            async move { if stopping { Err("the service is stopping") } else { Ok(()) } }
         })
     }
 
     /// The routes `/livez` and `/readyz`. `?verbose` lists every check; failing checks are always listed.
     pub fn router(self) -> Router {
         let probe = |checks: Vec<(String, Check)>| {
-            let probe = Arc::new(Probe {
-                checks,
-                timeout: self.timeout,
-            });
+            let probe = Arc::new(Probe { checks, timeout: self.timeout });
             get(answer).with_state(probe)
         };
-        Router::new()
-            .route("/livez", probe(self.live))
-            .route("/readyz", probe(self.ready))
+        Router::new().route("/livez", probe(self.live)).route("/readyz", probe(self.ready))
     }
 }
 
@@ -150,11 +127,7 @@ impl Probe {
 
 async fn answer(State(probe): State<Arc<Probe>>, RawQuery(query): RawQuery) -> Response {
     let outcomes = probe.run().await;
-    let verbose = query.is_some_and(|query| {
-        query
-            .split('&')
-            .any(|part| part.split('=').next() == Some("verbose"))
-    });
+    let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
     let healthy = outcomes.iter().all(|(_, outcome)| outcome.is_ok());
     let checks: Vec<_> = outcomes
         .iter()
@@ -168,11 +141,7 @@ async fn answer(State(probe): State<Arc<Probe>>, RawQuery(query): RawQuery) -> R
     if verbose || !healthy {
         body["checks"] = checks.into();
     }
-    let status = if healthy {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
@@ -188,9 +157,7 @@ mod tests {
         let request = Request::get(path).body(Body::empty()).expect("request");
         let response = health.router().oneshot(request).await.expect("response");
         let status = response.status();
-        let body = to_bytes(response.into_body(), 64 * 1024)
-            .await
-            .expect("body");
+        let body = to_bytes(response.into_body(), 64 * 1024).await.expect("body");
         (status, serde_json::from_slice(&body).expect("JSON"))
     }
 
@@ -214,10 +181,7 @@ mod tests {
     #[tokio::test]
     async fn verbose_lists_every_check() {
         let (_, body) = get(sample(), "/readyz?verbose").await;
-        assert_eq!(
-            body["checks"][0],
-            json!({"name": "database", "status": "ok"})
-        );
+        assert_eq!(body["checks"][0], json!({"name": "database", "status": "ok"}));
         assert_eq!(body["checks"].as_array().map(Vec::len), Some(2));
     }
 
@@ -235,10 +199,7 @@ mod tests {
         let health = Health::new().ready_until(&shutdown);
         assert_eq!(get(health.clone(), "/readyz").await.0, StatusCode::OK);
         shutdown.trigger();
-        assert_eq!(
-            get(health.clone(), "/readyz").await.0,
-            StatusCode::SERVICE_UNAVAILABLE
-        );
+        assert_eq!(get(health.clone(), "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(get(health, "/livez").await.0, StatusCode::OK);
     }
 }

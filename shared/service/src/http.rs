@@ -52,29 +52,21 @@ async fn in_span(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(context);
     let method = request.method().clone();
     // The route, not the path: paths hold ids and would make every line a kind of its own.
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(|path| path.as_str().to_owned());
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "(none)".to_owned());
     let probe = matches!(route.as_str(), "/livez" | "/readyz" | "/metrics");
-    let span = tracing::info_span!("request", trace_id = context.trace_id(), %method, route, order_id = tracing::field::Empty);
+    let span =
+        tracing::info_span!("request", trace_id = context.trace_id(), %method, route, order_id = tracing::field::Empty);
     let started = std::time::Instant::now();
     async move {
         let mut response = next.run(request).await;
-        let (status, ms) = (
-            response.status().as_u16(),
-            started.elapsed().as_secs_f64() * 1000.0,
-        );
+        let (status, ms) = (response.status().as_u16(), started.elapsed().as_secs_f64() * 1000.0);
         match status {
             500.. if !probe => tracing::warn!(status, ms, "answered"),
             _ => tracing::debug!(status, ms, "answered"),
         }
         if let Ok(traceparent) = HeaderValue::from_str(&context.traceparent()) {
-            response
-                .headers_mut()
-                .entry("traceparent")
-                .or_insert(traceparent);
+            response.headers_mut().entry("traceparent").or_insert(traceparent);
         }
         response
     }
@@ -84,11 +76,7 @@ async fn in_span(mut request: Request, next: Next) -> Response {
 
 /// Serves until `stop` is raised, then takes no new connection, lets running requests finish for [`GRACE`] and answers 503
 /// for those that haven't.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: CancellationToken,
-) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> io::Result<()> {
     serve_with_grace(listener, router, stop, GRACE).await
 }
 
@@ -101,8 +89,7 @@ pub async fn serve_with_grace(
 ) -> io::Result<()> {
     let cut = CancellationToken::new();
     let router = router.layer(middleware::from_fn_with_state(cut.clone(), unless_cut));
-    let server =
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut server = std::pin::pin!(server.into_future());
     let grace_over = async {
         stop.cancelled().await;
@@ -122,11 +109,7 @@ pub async fn serve_with_grace(
     }
 }
 
-async fn unless_cut(
-    State(cut): State<CancellationToken>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn unless_cut(State(cut): State<CancellationToken>, request: Request, next: Next) -> Response {
     tokio::select! {
         response = next.run(request) => response,
         () = cut.cancelled() => Problem::unavailable("the service is stopping", 1).into_response(),
@@ -142,13 +125,8 @@ pub async fn probe(addr: std::net::SocketAddr, path: &str, timeout: Duration) ->
         connection.write_all(request.as_bytes()).await?;
         let mut head = [0; 12];
         connection.read_exact(&mut head).await?;
-        let status = std::str::from_utf8(&head)
-            .ok()
-            .and_then(|head| head.strip_prefix("HTTP/1.1 ")?.parse().ok());
-        status
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP/1.1"))
+        let status = std::str::from_utf8(&head).ok().and_then(|head| head.strip_prefix("HTTP/1.1 ")?.parse().ok());
+        status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP/1.1"))
     };
-    tokio::time::timeout(timeout, ask)
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    tokio::time::timeout(timeout, ask).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }

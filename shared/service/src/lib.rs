@@ -1,7 +1,7 @@
 //! What every service binary shares: settings, logs, problem+json, health, shutdown and the database pool.
 //!
-//! Nothing here knows orders, payments or Kafka. A service's `main` calls [`cli::run`]; its set-up uses [`tasks::TaskSet`]
-//! for everything that lives as long as the process, [`http::app`] and [`http::serve`] for its pages, and
+//! Nothing here knows orders or payments. A service's `main` calls [`cli::run`]; its set-up uses [`runtime::Runtime`], which
+//! ties consumer, relay and HTTP together and stops them in order, [`http::app`] and [`http::serve`] for its pages, and
 //! [`health::Health`] for its probes.
 
 pub mod cli;
@@ -10,6 +10,7 @@ pub mod db;
 pub mod health;
 pub mod http;
 pub mod problem;
+pub mod runtime;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
@@ -17,5 +18,6 @@ pub mod trace;
 
 pub use config::ServiceConfig;
 pub use problem::Problem;
+pub use runtime::{MessagingConfig, Runtime};
 pub use shutdown::Shutdown;
 pub use tasks::TaskSet;

@@ -25,10 +25,7 @@ impl Default for Shutdown {
 impl Shutdown {
     /// A shutdown that only [`Shutdown::trigger`] raises, with the default deadline: for tests.
     pub fn new() -> Self {
-        Self {
-            token: CancellationToken::new(),
-            deadline: DEFAULT_DEADLINE,
-        }
+        Self { token: CancellationToken::new(), deadline: DEFAULT_DEADLINE }
     }
 
     /// The same with another deadline for the whole stop.
@@ -38,6 +35,10 @@ impl Shutdown {
     }
 
     /// A shutdown that SIGINT and SIGTERM raise. A second signal ends the process at once with status 130.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it waits for signals as long as the process lives and has no errors to lose"
+    )]
     pub fn signals() -> io::Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;

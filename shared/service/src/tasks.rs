@@ -37,8 +37,7 @@ pub enum TaskError {
 }
 
 type Ending = Result<(), String>;
-type Start =
-    Box<dyn FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = Ending> + Send>> + Send>;
+type Start = Box<dyn FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = Ending> + Send>> + Send>;
 
 /// Named tasks in stages. Each task gets the token of its stage; a stage's token is raised when every task of the stage
 /// before it has ended.
@@ -50,10 +49,7 @@ pub struct TaskSet {
 impl TaskSet {
     /// An empty set with one stage, which stops first.
     pub fn new(shutdown: &Shutdown) -> Self {
-        Self {
-            shutdown: shutdown.clone(),
-            stages: vec![Vec::new()],
-        }
+        Self { shutdown: shutdown.clone(), stages: vec![Vec::new()] }
     }
 
     /// Adds a task to the current stage. It must run until its token is raised and then return soon.
@@ -102,10 +98,7 @@ impl TaskSet {
             stage.stop(deadline, &mut outcome, &mut unfinished).await;
         }
         if !unfinished.is_empty() {
-            tracing::error!(
-                tasks = unfinished.join(", "),
-                "not stopped within the deadline: aborted"
-            );
+            tracing::error!(tasks = unfinished.join(", "), "not stopped within the deadline: aborted");
             outcome = outcome.and(Err(TaskError::Unfinished { tasks: unfinished }));
         }
         outcome
@@ -116,12 +109,7 @@ async fn first_end(stages: &mut [Stage]) -> (String, String) {
     let ends = stages.iter_mut().map(|stage| Box::pin(stage.next_end()));
     let (end, ..) = futures::future::select_all(ends).await;
     let (task, ending) = end;
-    (
-        task,
-        ending
-            .err()
-            .unwrap_or_else(|| "ended without being asked to".to_owned()),
-    )
+    (task, ending.err().unwrap_or_else(|| "ended without being asked to".to_owned()))
 }
 
 struct Stage {
@@ -132,16 +120,10 @@ struct Stage {
 
 impl Stage {
     fn start(tasks: Vec<(String, Start)>) -> Self {
-        let mut stage = Self {
-            stop: CancellationToken::new(),
-            tasks: JoinSet::new(),
-            names: HashMap::new(),
-        };
+        let mut stage = Self { stop: CancellationToken::new(), tasks: JoinSet::new(), names: HashMap::new() };
         for (name, start) in tasks {
             let span = tracing::info_span!("task", task = name);
-            let handle = stage
-                .tasks
-                .spawn(start(stage.stop.clone()).instrument(span));
+            let handle = stage.tasks.spawn(start(stage.stop.clone()).instrument(span));
             stage.names.insert(handle.id(), name);
         }
         stage
@@ -163,12 +145,7 @@ impl Stage {
         (self.names.remove(&id).unwrap_or_default(), ending)
     }
 
-    async fn stop(
-        &mut self,
-        deadline: Instant,
-        outcome: &mut Result<(), TaskError>,
-        unfinished: &mut Vec<String>,
-    ) {
+    async fn stop(&mut self, deadline: Instant, outcome: &mut Result<(), TaskError>, unfinished: &mut Vec<String>) {
         self.stop.cancel();
         loop {
             match tokio::time::timeout_at(deadline, self.tasks.join_next_with_id()).await {
@@ -225,8 +202,7 @@ mod tests {
     fn until_stopped(
         name: &'static str,
         log: &Log,
-    ) -> impl FnOnce(CancellationToken) -> futures::future::BoxFuture<'static, anyhow::Result<()>> + use<>
-    {
+    ) -> impl FnOnce(CancellationToken) -> futures::future::BoxFuture<'static, anyhow::Result<()>> + use<> {
         let log = log.clone();
         move |stop| {
             Box::pin(async move {
@@ -242,12 +218,8 @@ mod tests {
     async fn stages_stop_one_after_the_other() {
         let (shutdown, log) = (Shutdown::new(), Log::default());
         let mut tasks = TaskSet::new(&shutdown);
-        tasks
-            .add("http", until_stopped("http", &log))
-            .add("consumer", until_stopped("consumer", &log));
-        tasks
-            .next_stage()
-            .add("relay", until_stopped("relay", &log));
+        tasks.add("http", until_stopped("http", &log)).add("consumer", until_stopped("consumer", &log));
+        tasks.next_stage().add("relay", until_stopped("relay", &log));
         shutdown.trigger();
         assert_eq!(tasks.run().await, Ok(()));
         let order = log.lock().expect("log").clone();
@@ -260,9 +232,7 @@ mod tests {
         let (shutdown, log) = (Shutdown::new(), Log::default());
         let mut tasks = TaskSet::new(&shutdown);
         tasks.add("http", until_stopped("http", &log));
-        tasks
-            .next_stage()
-            .add("relay", |_| async { anyhow::bail!("no broker") });
+        tasks.next_stage().add("relay", |_| async { anyhow::bail!("no broker") });
         let error = tasks.run().await.expect_err("failed");
         assert_eq!(error.to_string(), "task relay failed: no broker");
         assert!(shutdown.is_triggered());
@@ -280,10 +250,7 @@ mod tests {
             anyhow::Ok(())
         });
         let error = tasks.run().await.expect_err("panicked");
-        assert_eq!(
-            error.to_string(),
-            "task lane-3 panicked: index out of bounds"
-        );
+        assert_eq!(error.to_string(), "task lane-3 panicked: index out of bounds");
     }
 
     #[tokio::test]
@@ -292,10 +259,7 @@ mod tests {
         let mut tasks = TaskSet::new(&shutdown);
         tasks.add("consumer", |_| async { anyhow::Ok(()) });
         let error = tasks.run().await.expect_err("ended");
-        assert_eq!(
-            error.to_string(),
-            "task consumer ended without being asked to"
-        );
+        assert_eq!(error.to_string(), "task consumer ended without being asked to");
     }
 
     #[tokio::test(start_paused = true)]
@@ -303,16 +267,9 @@ mod tests {
         let (shutdown, log) = (Shutdown::new(), Log::default());
         let mut tasks = TaskSet::new(&shutdown);
         tasks.add("stuck", |_| std::future::pending::<anyhow::Result<()>>());
-        tasks
-            .next_stage()
-            .add("relay", until_stopped("relay", &log));
+        tasks.next_stage().add("relay", until_stopped("relay", &log));
         shutdown.trigger();
         let error = tasks.run().await.expect_err("stuck");
-        assert_eq!(
-            error,
-            TaskError::Unfinished {
-                tasks: vec!["stuck".into(), "relay".into()]
-            }
-        );
+        assert_eq!(error, TaskError::Unfinished { tasks: vec!["stuck".into(), "relay".into()] });
     }
 }

@@ -30,29 +30,18 @@ pub struct NotATraceparent;
 impl TraceContext {
     /// A new trace.
     pub fn new_root() -> Self {
-        Self {
-            trace_id: rand::random_range(1..=u128::MAX),
-            span_id: new_span_id(),
-            sampled: true,
-        }
+        Self { trace_id: rand::random_range(1..=u128::MAX), span_id: new_span_id(), sampled: true }
     }
 
     /// A new span of the same trace.
     pub fn child(self) -> Self {
-        Self {
-            span_id: new_span_id(),
-            ..self
-        }
+        Self { span_id: new_span_id(), ..self }
     }
 
     /// The caller's context, or a new trace where the header is missing or broken.
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let header = headers
-            .get(TRACEPARENT)
-            .and_then(|value| value.to_str().ok());
-        header
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_else(Self::new_root)
+        let header = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        header.and_then(|text| text.parse().ok()).unwrap_or_else(Self::new_root)
     }
 
     /// The trace id as 32 hexadecimal digits, as log lines show it.
@@ -72,13 +61,7 @@ fn new_span_id() -> u64 {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "00-{:032x}-{:016x}-{:02x}",
-            self.trace_id,
-            self.span_id,
-            u8::from(self.sampled)
-        )
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
     }
 }
 
@@ -91,10 +74,7 @@ impl FromStr for TraceContext {
         let mut next = |digits: usize| {
             let field = fields.next().filter(|field| field.len() == digits)?;
             let lowercase_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-            field
-                .bytes()
-                .all(lowercase_hex)
-                .then(|| u128::from_str_radix(field, 16).ok())?
+            field.bytes().all(lowercase_hex).then(|| u128::from_str_radix(field, 16).ok())?
         };
         let parsed = (next(2), next(32), next(16), next(2));
         let (Some(version), Some(trace_id @ 1..), Some(span_id @ 1..), Some(flags)) = parsed else {
@@ -104,11 +84,7 @@ impl FromStr for TraceContext {
             return Err(NotATraceparent);
         }
         let span_id = u64::try_from(span_id).map_err(|_| NotATraceparent)?;
-        Ok(Self {
-            trace_id,
-            span_id,
-            sampled: flags & 1 == 1,
-        })
+        Ok(Self { trace_id, span_id, sampled: flags & 1 == 1 })
     }
 }
 
@@ -117,9 +93,7 @@ impl<S: Send + Sync> FromRequestParts<S> for TraceContext {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(*parts
-            .extensions
-            .get_or_insert_with(|| Self::from_headers(&parts.headers).child()))
+        Ok(*parts.extensions.get_or_insert_with(|| Self::from_headers(&parts.headers).child()))
     }
 }
 
@@ -172,11 +146,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<TraceContext>(), Err(NotATraceparent), "{text}");
         }
-        assert!(
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later"
-                .parse::<TraceContext>()
-                .is_ok()
-        );
+        assert!("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later".parse::<TraceContext>().is_ok());
     }
 
     #[test]

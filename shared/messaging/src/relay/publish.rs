@@ -150,7 +150,7 @@ impl<'a> Sender<'a> {
         Ok(true)
     }
 
-    async fn read(&self, db: &PgPool) -> Result<Vec<Pending>, Failure> {
+    async fn read(&mut self, db: &PgPool) -> Result<Vec<Pending>, Failure> {
         let in_flight: Vec<i64> = self.in_flight.iter().copied().collect();
         let rows = sqlx::query(
             "select id, topic, key, headers, payload from outbox \

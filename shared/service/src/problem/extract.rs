@@ -31,65 +31,40 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ValidJson<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
-            return Err(Problem::named(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-            )
-            .with_detail("send the body as content-type: application/json"));
+            return Err(Problem::named(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
+                .with_detail("send the body as content-type: application/json"));
         }
-        let body =
-            Bytes::from_request(request, state)
-                .await
-                .map_err(|rejection| match rejection.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => {
-                        Problem::named(StatusCode::PAYLOAD_TOO_LARGE, "too_large")
-                            .with_detail("the body is too large")
-                    }
-                    _ => Problem::bad_request("the body ended early"),
-                })?;
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Problem::named(StatusCode::PAYLOAD_TOO_LARGE, "too_large").with_detail("the body is too large")
+            }
+            _ => Problem::bad_request("the body ended early"),
+        })?;
         Self::from_bytes(&body)
     }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let media_type = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    media_type == "application/json"
-        || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
 fn unreadable(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
     if !error.inner().is_data() {
         return broken(error.inner());
     }
-    let mut pointer = error
-        .path()
-        .iter()
-        .fold(Pointer::root(), |pointer, segment| match segment {
-            Segment::Seq { index } => pointer.index(*index),
-            Segment::Map { key } => pointer.field(key),
-            Segment::Enum { variant } => pointer.field(variant),
-            Segment::Unknown => pointer,
-        });
+    let mut pointer = error.path().iter().fold(Pointer::root(), |pointer, segment| match segment {
+        Segment::Seq { index } => pointer.index(*index),
+        Segment::Map { key } => pointer.field(key),
+        Segment::Enum { variant } => pointer.field(variant),
+        Segment::Unknown => pointer,
+    });
     let message = error.inner().to_string();
     let detail = message.split(" at line ").next().unwrap_or(&message);
     // The path of a missing field ends at its parent; only the message has its name.
-    let missing = detail
-        .strip_prefix("missing field `")
-        .and_then(|rest| rest.strip_suffix('`'));
-    let code = if missing.is_some() {
-        "missing"
-    } else {
-        "invalid"
-    };
+    let missing = detail.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+    let code = if missing.is_some() { "missing" } else { "invalid" };
     if let Some(name) = missing {
         pointer = pointer.field(name);
     }
@@ -97,8 +72,7 @@ fn unreadable(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
 }
 
 fn broken(error: &serde_json::Error) -> Problem {
-    Problem::named(StatusCode::BAD_REQUEST, "broken_json")
-        .with_detail(format!("the body is no valid JSON: {error}"))
+    Problem::named(StatusCode::BAD_REQUEST, "broken_json").with_detail(format!("the body is no valid JSON: {error}"))
 }
 
 /// Path parameters of type `T`; 404 where they don't parse, since nothing can be at such a path.
@@ -112,8 +86,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for ValidPa
         match Path::from_request_parts(parts, state).await {
             Ok(Path(value)) => Ok(Self(value)),
             Err(PathRejection::FailedToDeserializePathParams(error)) => match error.into_kind() {
-                kind @ (ErrorKind::UnsupportedType { .. }
-                | ErrorKind::WrongNumberOfParameters { .. }) => Err(Problem::internal(kind)),
+                kind @ (ErrorKind::UnsupportedType { .. } | ErrorKind::WrongNumberOfParameters { .. }) => {
+                    Err(Problem::internal(kind))
+                }
                 kind => Err(Problem::not_found(format!("nothing can be here: {kind}"))),
             },
             Err(other) => Err(Problem::internal(other)),
@@ -165,10 +140,7 @@ mod tests {
         let wrong = problem(r#"{"lines":[{"sku":"A","quantity":1},{"sku":"A","quantity":"two"}]}"#);
         assert_eq!(wrong.status, 422);
         assert_eq!(wrong.errors[0].pointer, "#/lines/1/quantity");
-        assert_eq!(
-            wrong.errors[0].detail,
-            "invalid type: string \"two\", expected u32"
-        );
+        assert_eq!(wrong.errors[0].detail, "invalid type: string \"two\", expected u32");
         assert_eq!(problem("5").errors[0].pointer, "#");
     }
 
@@ -189,11 +161,7 @@ mod tests {
     fn broken_json_is_a_bad_request() {
         for body in ["", "{", r#"{"lines":[]} trailing"#, "{'lines':[]}", "\u{0}"] {
             let problem = problem(body);
-            assert_eq!(
-                (problem.status, problem.code.as_deref()),
-                (400, Some("broken_json")),
-                "{body}"
-            );
+            assert_eq!((problem.status, problem.code.as_deref()), (400, Some("broken_json")), "{body}");
         }
     }
 

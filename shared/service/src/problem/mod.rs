@@ -65,16 +65,8 @@ pub struct FieldError {
 
 impl FieldError {
     /// An error at a pointer that is already in fragment form (see [`Pointer`]).
-    pub fn new(
-        pointer: impl Into<String>,
-        code: impl Into<String>,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self {
-            pointer: pointer.into(),
-            detail: detail.into(),
-            code: code.into(),
-        }
+    pub fn new(pointer: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), detail: detail.into(), code: code.into() }
     }
 }
 
@@ -130,11 +122,7 @@ impl Problem {
     /// A problem with a stable name: it becomes `code` and the end of `type`.
     pub fn named(status: StatusCode, code: &str) -> Self {
         let kind = format!("urn:order-suite:problem:{code}");
-        Self {
-            kind: kind.into(),
-            code: Some(code.into()),
-            ..Self::new(status)
-        }
+        Self { kind: kind.into(), code: Some(code.into()), ..Self::new(status) }
     }
 
     /// Says what happened this time.
@@ -172,8 +160,7 @@ impl Problem {
             1 => "1 part of the request is wrong".to_owned(),
             count => format!("{count} parts of the request are wrong"),
         };
-        let problem =
-            Self::named(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request").with_detail(detail);
+        let problem = Self::named(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request").with_detail(detail);
         Self { errors, ..problem }
     }
 
@@ -189,8 +176,7 @@ impl Problem {
 
     /// 503: try again after this many seconds.
     pub fn unavailable(detail: impl Into<String>, retry_after_secs: u32) -> Self {
-        let problem =
-            Self::named(StatusCode::SERVICE_UNAVAILABLE, "unavailable").with_detail(detail);
+        let problem = Self::named(StatusCode::SERVICE_UNAVAILABLE, "unavailable").with_detail(detail);
         problem.with_retry_after(retry_after_secs)
     }
 
@@ -198,8 +184,7 @@ impl Problem {
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         // `{:#}` shows an anyhow error with its causes.
         tracing::error!(cause = format!("{cause:#}"), "request failed");
-        Self::named(StatusCode::INTERNAL_SERVER_ERROR, "internal")
-            .with_detail("This is our fault; it has been logged.")
+        Self::named(StatusCode::INTERNAL_SERVER_ERROR, "internal").with_detail("This is our fault; it has been logged.")
     }
 
     /// The status as a type.
@@ -227,9 +212,7 @@ fn garde_pointer(path: &str) -> Pointer {
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.status, self.title)?;
-        self.detail
-            .iter()
-            .try_for_each(|detail| write!(f, ": {detail}"))
+        self.detail.iter().try_for_each(|detail| write!(f, ": {detail}"))
     }
 }
 
@@ -256,11 +239,7 @@ mod tests {
     #[test]
     fn a_problem_has_the_members_of_rfc_9457() {
         let pointer = Pointer::root().field("lines").index(0).field("a/b~c");
-        let problem = Problem::invalid(vec![FieldError::new(
-            pointer,
-            "out_of_range",
-            "must be 1 to 1000",
-        )]);
+        let problem = Problem::invalid(vec![FieldError::new(pointer, "out_of_range", "must be 1 to 1000")]);
         let problem = problem.with_instance("/orders");
         assert_eq!(
             serde_json::to_value(&problem).expect("JSON"),
@@ -287,11 +266,7 @@ mod tests {
     #[test]
     fn an_internal_problem_keeps_its_cause_to_itself() {
         let problem = Problem::internal(anyhow::anyhow!("password authentication failed"));
-        assert!(
-            !serde_json::to_string(&problem)
-                .expect("JSON")
-                .contains("password")
-        );
+        assert!(!serde_json::to_string(&problem).expect("JSON").contains("password"));
     }
 
     #[test]
@@ -307,9 +282,7 @@ mod tests {
             #[garde(dive)]
             lines: Vec<Line>,
         }
-        let order = Order {
-            lines: vec![Line { quantity: 1 }, Line { quantity: 0 }],
-        };
+        let order = Order { lines: vec![Line { quantity: 1 }, Line { quantity: 0 }] };
         let problem = Problem::from(&order.validate().expect_err("zero"));
         assert_eq!(problem.errors[0].pointer, "#/lines/1/quantity");
     }

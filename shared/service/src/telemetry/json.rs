@@ -23,10 +23,7 @@ pub struct JsonLines<W> {
 impl<W> JsonLines<W> {
     /// A layer that writes to `writer`.
     pub fn new(service_name: &'static str, writer: W) -> Self {
-        Self {
-            service_name,
-            writer,
-        }
+        Self { service_name, writer }
     }
 }
 
@@ -85,11 +82,7 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut line = Fields::default();
-        for span in context
-            .event_scope(event)
-            .into_iter()
-            .flat_map(|scope| scope.from_root())
-        {
+        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(fields) = span.extensions().get::<Fields>() {
                 line.0.extend(fields.0.clone());
             }
@@ -97,12 +90,9 @@ where
         event.record(&mut line);
         let metadata = event.metadata();
         // Last, so that no field can pass itself off as one of these.
-        line.0
-            .insert("timestamp".to_owned(), Timestamp::now().to_string().into());
-        line.0
-            .insert("level".to_owned(), metadata.level().as_str().into());
-        line.0
-            .insert("service.name".to_owned(), self.service_name.into());
+        line.0.insert("timestamp".to_owned(), Timestamp::now().to_string().into());
+        line.0.insert("level".to_owned(), metadata.level().as_str().into());
+        line.0.insert("service.name".to_owned(), self.service_name.into());
         line.0.insert("target".to_owned(), metadata.target().into());
         let mut bytes = Value::Object(line.0).to_string().into_bytes();
         bytes.push(b'\n');
@@ -136,23 +126,16 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
         let bytes = captured.0.lock().expect("lock").clone();
         let text = String::from_utf8(bytes).expect("UTF-8");
-        text.lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect()
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
     #[test]
     fn a_line_carries_the_service_and_the_fields_of_its_spans() {
         let lines = lines_of(|| {
-            let span = tracing::info_span!(
-                "request",
-                trace_id = "abc",
-                order_id = tracing::field::Empty
-            );
+            let span = tracing::info_span!("request", trace_id = "abc", order_id = tracing::field::Empty);
             let _in_request = span.enter();
             span.record("order_id", "o-1");
-            tracing::info_span!("inner", attempt = 2)
-                .in_scope(|| tracing::warn!(slow = true, "a \"quoted\"\nmessage"));
+            tracing::info_span!("inner", attempt = 2).in_scope(|| tracing::warn!(slow = true, "a \"quoted\"\nmessage"));
         });
         assert_eq!(lines.len(), 1);
         for (field, value) in [
@@ -166,11 +149,7 @@ mod tests {
         ] {
             assert_eq!(lines[0][field], value, "{field}");
         }
-        assert!(
-            lines[0]["timestamp"]
-                .as_str()
-                .is_some_and(|at| at.parse::<Timestamp>().is_ok())
-        );
+        assert!(lines[0]["timestamp"].as_str().is_some_and(|at| at.parse::<Timestamp>().is_ok()));
     }
 
     #[test]

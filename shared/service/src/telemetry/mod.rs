@@ -30,24 +30,14 @@ pub fn init(service_name: &'static str, format: Option<LogFormat>) -> Result<(),
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
         .parse_lossy(std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT_FILTER.to_owned()));
     let on_terminal = std::io::stdout().is_terminal();
-    let lines = match format.unwrap_or(if on_terminal {
-        LogFormat::Text
-    } else {
-        LogFormat::Json
-    }) {
+    let lines = match format.unwrap_or(if on_terminal { LogFormat::Text } else { LogFormat::Json }) {
         LogFormat::Json => JsonLines::new(service_name, std::io::stdout).boxed(),
         LogFormat::Text => tracing_subscriber::fmt::layer()
             .with_ansi(on_terminal)
-            .event_format(Named {
-                service_name,
-                line: Format::default(),
-            })
+            .event_format(Named { service_name, line: Format::default() })
             .boxed(),
     };
-    tracing_subscriber::registry()
-        .with(lines)
-        .with(filter)
-        .try_init()
+    tracing_subscriber::registry().with(lines).with(filter).try_init()
 }
 
 /// The usual line for people, with the service's name in front.
@@ -61,12 +51,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         write!(writer, "{} ", self.service_name)?;
         self.line.format_event(context, writer, event)
     }

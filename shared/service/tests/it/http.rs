@@ -1,4 +1,5 @@
 //! What every service's pages have in common, through a whole router.
+#![expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
 use std::time::Duration;
 
@@ -29,26 +30,11 @@ struct Page {
 
 fn routes() -> Router {
     app(Router::new()
-        .route(
-            "/lines",
-            post(async |ValidJson(line): ValidJson<Line>| line.quantity.to_string()),
-        )
-        .route(
-            "/lines/{id}",
-            get(async |ValidPath(id): ValidPath<u64>| id.to_string()),
-        )
-        .route(
-            "/pages",
-            get(async |ValidQuery(page): ValidQuery<Page>| page.limit.unwrap_or(20).to_string()),
-        )
-        .route(
-            "/panics",
-            get(async || -> String { panic!("secret inside") }),
-        )
-        .route(
-            "/trace",
-            get(async |trace: TraceContext| trace.traceparent()),
-        )
+        .route("/lines", post(async |ValidJson(line): ValidJson<Line>| line.quantity.to_string()))
+        .route("/lines/{id}", get(async |ValidPath(id): ValidPath<u64>| id.to_string()))
+        .route("/pages", get(async |ValidQuery(page): ValidQuery<Page>| page.limit.unwrap_or(20).to_string()))
+        .route("/panics", get(async || -> String { panic!("secret inside") }))
+        .route("/trace", get(async |trace: TraceContext| trace.traceparent()))
         .layer(DefaultBodyLimit::max(1024)))
 }
 
@@ -57,37 +43,21 @@ async fn send(request: Request<Body>) -> Result<Response<Body>> {
 }
 
 async fn problem_of(response: Response<Body>) -> Result<Problem> {
-    assert_eq!(
-        response.headers()["content-type"],
-        "application/problem+json"
-    );
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
     let body = to_bytes(response.into_body(), 64 * 1024).await?;
-    serde_json::from_slice(&body)
-        .with_context(|| format!("no problem: {}", String::from_utf8_lossy(&body)))
+    serde_json::from_slice(&body).with_context(|| format!("no problem: {}", String::from_utf8_lossy(&body)))
 }
 
 async fn post_line(content_type: &str, body: impl Into<Body>) -> Result<Response<Body>> {
-    send(
-        Request::post("/lines")
-            .header("content-type", content_type)
-            .body(body.into())?,
-    )
-    .await
+    send(Request::post("/lines").header("content-type", content_type).body(body.into())?).await
 }
 
 #[tokio::test]
 async fn a_good_body_is_taken_whatever_the_parameters_of_its_type() -> Result<()> {
-    for content_type in [
-        "application/json",
-        "application/json; charset=utf-8",
-        "Application/JSON",
-        "application/x+json",
-    ] {
-        assert_eq!(
-            post_line(content_type, r#"{"quantity":2}"#).await?.status(),
-            StatusCode::OK,
-            "{content_type}"
-        );
+    for content_type in
+        ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/x+json"]
+    {
+        assert_eq!(post_line(content_type, r#"{"quantity":2}"#).await?.status(), StatusCode::OK, "{content_type}");
     }
     Ok(())
 }
@@ -96,27 +66,14 @@ async fn a_good_body_is_taken_whatever_the_parameters_of_its_type() -> Result<()
 async fn a_bad_body_gets_the_status_that_says_why() -> Result<()> {
     let too_much = format!(r#"{{"quantity":{}}}"#, " ".repeat(2000));
     let cases = [
-        (
-            "text/plain",
-            r#"{"quantity":2}"#,
-            415,
-            "unsupported_media_type",
-        ),
+        ("text/plain", r#"{"quantity":2}"#, 415, "unsupported_media_type"),
         ("application/json", "{", 400, "broken_json"),
-        (
-            "application/json",
-            r#"{"quantity":-1}"#,
-            422,
-            "invalid_request",
-        ),
+        ("application/json", r#"{"quantity":-1}"#, 422, "invalid_request"),
         ("application/json", too_much.as_str(), 413, "too_large"),
     ];
     for (content_type, body, status, code) in cases {
         let problem = problem_of(post_line(content_type, body.to_owned()).await?).await?;
-        assert_eq!(
-            (problem.status, problem.code.as_deref()),
-            (status, Some(code))
-        );
+        assert_eq!((problem.status, problem.code.as_deref()), (status, Some(code)));
     }
     let wrong = problem_of(post_line("application/json", r#"{"quantity":-1}"#).await?).await?;
     assert_eq!(wrong.errors[0].pointer, "#/quantity");
@@ -141,12 +98,7 @@ async fn bad_paths_queries_and_methods_are_problems() -> Result<()> {
         problem_of(response).await?;
     }
     let response = send(Request::get("/pages?limit=300").body(Body::empty())?).await?;
-    assert!(
-        problem_of(response)
-            .await?
-            .detail
-            .is_some_and(|detail| detail.contains("limit"))
-    );
+    assert!(problem_of(response).await?.detail.is_some_and(|detail| detail.contains("limit")));
     Ok(())
 }
 
@@ -197,13 +149,7 @@ impl Slow {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let server = tokio::spawn(serve_with_grace(listener, router, stop.clone(), grace));
-        Ok(Self {
-            addr,
-            begun,
-            release,
-            stop,
-            server,
-        })
+        Ok(Self { addr, begun, release, stop, server })
     }
 }
 
@@ -216,12 +162,7 @@ async fn a_running_request_is_finished_before_the_end() -> Result<()> {
     slow.release.cancel();
     assert_eq!(client.await??, 200);
     slow.server.await??;
-    assert!(
-        probe(slow.addr, "/slow", Duration::from_secs(5))
-            .await
-            .is_err(),
-        "nobody listens any more"
-    );
+    assert!(probe(slow.addr, "/slow", Duration::from_secs(5)).await.is_err(), "nobody listens any more");
     Ok(())
 }
 

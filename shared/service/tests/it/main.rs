@@ -1,0 +1,5 @@
+//! The shared parts through their public face, on a real PostgreSQL where one is needed.
+
+mod database;
+mod http;
+mod process;
