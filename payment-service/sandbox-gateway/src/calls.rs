@@ -63,13 +63,7 @@ pub struct CallNumber(u64);
 impl Calls {
     /// A ring for this many calls.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            ring: Mutex::new(Ring {
-                capacity: capacity.max(1),
-                first: 0,
-                calls: VecDeque::new(),
-            }),
-        }
+        Self { ring: Mutex::new(Ring { capacity: capacity.max(1), first: 0, calls: VecDeque::new() }) }
     }
 
     /// Notes a call that has just arrived.
@@ -86,10 +80,7 @@ impl Calls {
     /// Completes a call, if it is still in the ring.
     pub fn complete(&self, number: CallNumber, with: impl FnOnce(&mut Call)) {
         let mut ring = self.lock();
-        let index = number
-            .0
-            .checked_sub(ring.first)
-            .and_then(|index| usize::try_from(index).ok());
+        let index = number.0.checked_sub(ring.first).and_then(|index| usize::try_from(index).ok());
         if let Some(call) = index.and_then(|index| ring.calls.get_mut(index)) {
             with(call);
         }
@@ -97,9 +88,7 @@ impl Calls {
 
     /// The calls in the order of their arrival, of one order or all.
     pub fn list(&self, order_id: Option<&str>) -> Vec<Call> {
-        let wanted = |call: &&Call| {
-            order_id.is_none_or(|order_id| call.order_id.as_deref() == Some(order_id))
-        };
+        let wanted = |call: &&Call| order_id.is_none_or(|order_id| call.order_id.as_deref() == Some(order_id));
         self.lock().calls.iter().filter(wanted).cloned().collect()
     }
 
@@ -127,25 +116,12 @@ mod tests {
     #[test]
     fn the_ring_keeps_the_newest_and_completes_the_right_one() {
         let calls = Calls::new(2);
-        let numbers: Vec<_> = ["a", "b", "c"]
-            .iter()
-            .map(|order| calls.received(call(order)))
-            .collect();
+        let numbers: Vec<_> = ["a", "b", "c"].iter().map(|order| calls.received(call(order))).collect();
         for (number, status) in numbers.into_iter().zip(201..) {
             calls.complete(number, |call| call.status = Some(status));
         }
-        let kept: Vec<_> = calls
-            .list(None)
-            .into_iter()
-            .map(|call| (call.order_id, call.status))
-            .collect();
-        assert_eq!(
-            kept,
-            [
-                (Some("b".to_owned()), Some(202)),
-                (Some("c".to_owned()), Some(203))
-            ]
-        );
+        let kept: Vec<_> = calls.list(None).into_iter().map(|call| (call.order_id, call.status)).collect();
+        assert_eq!(kept, [(Some("b".to_owned()), Some(202)), (Some("c".to_owned()), Some(203))]);
         assert_eq!(calls.list(Some("c")).len(), 1);
     }
 }

@@ -53,21 +53,13 @@ impl Default for Fault {
 impl Fault {
     /// A mode with the default status and delay.
     pub fn new(mode: FaultMode) -> Self {
-        Self {
-            mode,
-            status: default_status(),
-            delay_ms: default_delay_ms(),
-        }
+        Self { mode, status: default_status(), delay_ms: default_delay_ms() }
     }
 
     /// The switch, where its numbers make sense.
     pub fn validated(self) -> Result<Self, Problem> {
         let wrong = |field: &str, detail: &str| {
-            Problem::invalid(vec![FieldError::new(
-                Pointer::root().field(field),
-                "out_of_range",
-                detail,
-            )])
+            Problem::invalid(vec![FieldError::new(Pointer::root().field(field), "out_of_range", detail)])
         };
         if !(400..600).contains(&self.status) {
             return Err(wrong("status", "must be 400 to 599"));

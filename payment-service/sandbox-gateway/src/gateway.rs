@@ -42,13 +42,7 @@ pub struct Decided {
 impl Gateway {
     /// A gateway over a state; raising `stop` ends every wait.
     pub fn new(state: State, calls: Calls, hang: Duration, stop: CancellationToken) -> Self {
-        Self {
-            state: Mutex::new(state),
-            fault: Mutex::new(Fault::default()),
-            calls,
-            hang,
-            stop,
-        }
+        Self { state: Mutex::new(state), fault: Mutex::new(Fault::default()), calls, hang, stop }
     }
 
     /// The state, for a moment.
@@ -73,11 +67,7 @@ impl Gateway {
             let next = self.state().begin(key, request);
             match next {
                 Begin::Replay(answer) => {
-                    return Decided {
-                        outcome: CallOutcome::Replayed,
-                        answer: Ok(answer),
-                        hang: false,
-                    };
+                    return Decided { outcome: CallOutcome::Replayed, answer: Ok(answer), hang: false };
                 }
                 Begin::Refused(refusal) => return Decided::without_effect(refusal.into()),
                 Begin::Fail => return Decided::without_effect(told_to_fail()),
@@ -94,20 +84,12 @@ impl Gateway {
     }
 
     async fn run(&self, key: &Arc<str>, script: Script) -> Decided {
-        let running = RunningKey {
-            gateway: self,
-            key,
-            finished: false,
-        };
+        let running = RunningKey { gateway: self, key, finished: false };
         if let Err(problem) = self.pause(Duration::from_millis(script.delay_ms)).await {
             return Decided::without_effect(problem);
         }
         match running.finish() {
-            Ok(answer) => Decided {
-                outcome: CallOutcome::Applied,
-                answer: Ok(answer),
-                hang: script.hang,
-            },
+            Ok(answer) => Decided { outcome: CallOutcome::Applied, answer: Ok(answer), hang: script.hang },
             Err(NoEffect::Refused(refusal)) => Decided::without_effect(refusal.into()),
             Err(NoEffect::Journal(error)) => Decided::without_effect(Problem::internal(error)),
         }
@@ -152,16 +134,8 @@ impl Gateway {
 
 impl Decided {
     fn without_effect(problem: Problem) -> Self {
-        let outcome = if problem.status >= 500 {
-            CallOutcome::Failed
-        } else {
-            CallOutcome::Rejected
-        };
-        Self {
-            outcome,
-            answer: Err(problem),
-            hang: false,
-        }
+        let outcome = if problem.status >= 500 { CallOutcome::Failed } else { CallOutcome::Rejected };
+        Self { outcome, answer: Err(problem), hang: false }
     }
 }
 
@@ -176,9 +150,7 @@ struct RunningKey<'a> {
 impl RunningKey<'_> {
     fn finish(mut self) -> Result<Answer, NoEffect> {
         self.finished = true;
-        self.gateway
-            .state()
-            .finish(self.key, Uuid::now_v7(), Timestamp::now())
+        self.gateway.state().finish(self.key, Uuid::now_v7(), Timestamp::now())
     }
 }
 

@@ -43,22 +43,16 @@ struct App {
 /// All routes. `work` tracks the calls in progress.
 pub fn router(gateway: Arc<Gateway>, health: Health, work: TaskTracker) -> Router {
     let change = |kind: Kind| {
-        post(
-            move |State(app): State<App>,
-                  Path(id): Path<String>,
-                  request: axum::extract::Request| {
-                take(app, request, Target::Change(kind, id))
-            },
-        )
+        post(move |State(app): State<App>, Path(id): Path<String>, request: axum::extract::Request| {
+            take(app, request, Target::Change(kind, id))
+        })
     };
     let routes = Router::new()
         .route(
             "/v1/authorizations",
-            post(
-                async |State(app): State<App>, request: axum::extract::Request| {
-                    take(app, request, Target::Authorize).await
-                },
-            ),
+            post(async |State(app): State<App>, request: axum::extract::Request| {
+                take(app, request, Target::Authorize).await
+            }),
         )
         .route("/v1/authorizations/{id}/capture", change(Kind::Capture))
         .route("/v1/authorizations/{id}/void", change(Kind::Void))
@@ -83,27 +77,19 @@ async fn take(app: App, request: axum::extract::Request, target: Target) -> Resp
         at: Timestamp::now(),
         method: request.method().to_string(),
         path: request.uri().path().to_owned(),
-        idempotency_key: idempotency_key(request.headers())
-            .ok()
-            .map(|key| key.to_string()),
+        idempotency_key: idempotency_key(request.headers()).ok().map(|key| key.to_string()),
         order_id: None,
         outcome: CallOutcome::Pending,
         status: None,
     });
     if app.work.len() >= MOST_CALLS {
-        app.gateway.calls.complete(number, |call| {
-            (call.outcome, call.status) = (CallOutcome::Failed, Some(503))
-        });
+        app.gateway.calls.complete(number, |call| (call.outcome, call.status) = (CallOutcome::Failed, Some(503)));
         return Problem::unavailable("too many calls are in progress", 1).into_response();
     }
     let work = work_on(app.gateway.clone(), request, target, number).in_current_span();
     match app.work.spawn(work).await {
         // Only while the caller is there: the effect has happened.
-        Ok((response, true)) => app
-            .gateway
-            .hang()
-            .await
-            .map_or_else(Problem::into_response, |()| response),
+        Ok((response, true)) => app.gateway.hang().await.map_or_else(Problem::into_response, |()| response),
         Ok((response, false)) => response,
         Err(panic) => Problem::internal(panic).into_response(),
     }
@@ -129,22 +115,11 @@ async fn work_on(
     }
     let decided = decide(&gateway, fault, request, target, number).await;
     let (outcome, answer, hang) = match decided {
-        Ok(Decided {
-            outcome,
-            answer,
-            hang,
-        }) => (outcome, answer, hang),
+        Ok(Decided { outcome, answer, hang }) => (outcome, answer, hang),
         Err(problem) if problem.status >= 500 => (CallOutcome::Failed, Err(problem), false),
         Err(problem) => (CallOutcome::Rejected, Err(problem), false),
     };
-    complete(
-        outcome,
-        Some(
-            answer
-                .as_ref()
-                .map_or_else(|problem| problem.status, |answer| answer.status),
-        ),
-    );
+    complete(outcome, Some(answer.as_ref().map_or_else(|problem| problem.status, |answer| answer.status)));
     let response = match answer {
         Ok(answer) => answered(&answer, outcome),
         Err(problem) => problem.into_response(),
@@ -172,9 +147,7 @@ async fn decide(
             gateway.state().ledger().order_of(*id).map(str::to_owned)
         }
     };
-    gateway
-        .calls
-        .complete(number, |call| call.order_id = order_id);
+    gateway.calls.complete(number, |call| call.order_id = order_id);
     Ok(gateway.decide(&key, &request).await)
 }
 
@@ -183,17 +156,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Arc<str>, Problem> {
         Problem::named(StatusCode::BAD_REQUEST, "idempotency_key_missing")
             .with_detail("send an Idempotency-Key of 1 to 255 visible ASCII characters")
     };
-    let key = headers
-        .get("idempotency-key")
-        .and_then(|value| value.to_str().ok())
-        .ok_or_else(missing)?;
-    let visible =
-        (1..=LONGEST_KEY).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
-    if visible {
-        Ok(key.into())
-    } else {
-        Err(missing())
-    }
+    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
+    let visible = (1..=LONGEST_KEY).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    if visible { Ok(key.into()) } else { Err(missing()) }
 }
 
 async fn parse(request: axum::extract::Request, target: Target) -> Result<Request, Problem> {
@@ -203,9 +168,7 @@ async fn parse(request: axum::extract::Request, target: Target) -> Result<Reques
             Ok(Request::Authorize(terms.validated()?))
         }
         Target::Change(kind, id) => {
-            let body = Bytes::from_request(request, &())
-                .await
-                .map_err(|rejection| Problem::new(rejection.status()))?;
+            let body = Bytes::from_request(request, &()).await.map_err(|rejection| Problem::new(rejection.status()))?;
             if !body.is_empty() {
                 ValidJson::<Nothing>::from_bytes(&body)?;
             }
@@ -232,9 +195,7 @@ fn answered(answer: &Answer, outcome: CallOutcome) -> Response {
         response.headers_mut().insert(header::CONTENT_TYPE, problem);
     }
     if outcome == CallOutcome::Replayed {
-        response
-            .headers_mut()
-            .insert("idempotent-replayed", HeaderValue::from_static("true"));
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
     response
 }
@@ -279,20 +240,11 @@ async fn ledger(State(app): State<App>, ValidQuery(query): ValidQuery<LedgerQuer
         if reading.done {
             return Ok::<_, serde_json::Error>(None);
         }
-        let page = reading
-            .app
-            .gateway
-            .state()
-            .ledger()
-            .page(reading.after, LEDGER_CHUNK);
+        let page = reading.app.gateway.state().ledger().page(reading.after, LEDGER_CHUNK);
         let mut text = Vec::new();
         for entry in &page {
             reading.after = entry.seq;
-            if reading
-                .order_id
-                .as_ref()
-                .is_none_or(|order_id| *order_id == entry.order_id)
-            {
+            if reading.order_id.as_ref().is_none_or(|order_id| *order_id == entry.order_id) {
                 text.extend_from_slice(reading.before.as_bytes());
                 serde_json::to_writer(&mut text, entry)?;
                 reading.before = ",";
@@ -300,19 +252,11 @@ async fn ledger(State(app): State<App>, ValidQuery(query): ValidQuery<LedgerQuer
         }
         reading.done = page.len() < LEDGER_CHUNK;
         if reading.done {
-            text.extend_from_slice(if reading.before == "," {
-                b"]}"
-            } else {
-                b"{\"entries\":[]}"
-            });
+            text.extend_from_slice(if reading.before == "," { b"]}" } else { b"{\"entries\":[]}" });
         }
         Ok(Some((Bytes::from(text), reading)))
     });
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        Body::from_stream(chunks),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(chunks)).into_response()
 }
 
 #[derive(Deserialize)]
@@ -328,10 +272,7 @@ async fn fault(State(app): State<App>) -> Json<Fault> {
     Json(app.gateway.fault())
 }
 
-async fn set_fault(
-    State(app): State<App>,
-    ValidJson(fault): ValidJson<Fault>,
-) -> Result<Json<Fault>, Problem> {
+async fn set_fault(State(app): State<App>, ValidJson(fault): ValidJson<Fault>) -> Result<Json<Fault>, Problem> {
     let fault = fault.validated()?;
     app.gateway.set_fault(fault);
     Ok(Json(fault))

@@ -23,24 +23,12 @@ impl Journal {
     /// Opens or makes the file and reads every entry into `ledger`.
     pub fn open(path: &Path, ledger: &mut Ledger) -> anyhow::Result<Self> {
         let shown = path.display();
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path);
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path);
         let file = file.with_context(|| format!("the ledger file {shown} can't be opened"))?;
-        file.try_lock()
-            .with_context(|| format!("the ledger file {shown} is in use by another gateway"))?;
-        let length = read_lines(&file, ledger)
-            .with_context(|| format!("the ledger file {shown} can't be used"))?;
-        let mut journal = Self {
-            file,
-            length,
-            torn: true,
-        };
-        journal
-            .cut_back()
-            .with_context(|| format!("the ledger file {shown} can't be written"))?;
+        file.try_lock().with_context(|| format!("the ledger file {shown} is in use by another gateway"))?;
+        let length = read_lines(&file, ledger).with_context(|| format!("the ledger file {shown} can't be used"))?;
+        let mut journal = Self { file, length, torn: true };
+        journal.cut_back().with_context(|| format!("the ledger file {shown} can't be written"))?;
         Ok(journal)
     }
 
@@ -52,9 +40,7 @@ impl Journal {
             self.cut_back()?;
         }
         self.torn = true;
-        self.file
-            .write_all(&line)
-            .and_then(|()| self.file.flush())?;
+        self.file.write_all(&line).and_then(|()| self.file.flush())?;
         self.torn = false;
         self.length += line.len() as u64;
         Ok(())
@@ -80,11 +66,8 @@ fn read_lines(file: &File, ledger: &mut Ledger) -> anyhow::Result<u64> {
             return Ok(length);
         }
         let number = ledger.len() + 1;
-        let entry: LedgerEntry =
-            serde_json::from_slice(&line).with_context(|| format!("line {number}"))?;
-        ledger
-            .record(entry)
-            .with_context(|| format!("line {number}"))?;
+        let entry: LedgerEntry = serde_json::from_slice(&line).with_context(|| format!("line {number}"))?;
+        ledger.record(entry).with_context(|| format!("line {number}"))?;
         length += read as u64;
     }
 }
@@ -104,14 +87,7 @@ mod tests {
             payment_method: "tok_visa".into(),
         };
         let fresh = Uuid::from_u128(ledger.len() as u128 + 1);
-        ledger
-            .decide(
-                key,
-                &Request::Authorize(terms),
-                fresh,
-                Timestamp::UNIX_EPOCH,
-            )
-            .expect("decided")
+        ledger.decide(key, &Request::Authorize(terms), fresh, Timestamp::UNIX_EPOCH).expect("decided")
     }
 
     fn written(path: &Path, keys: &[&str]) -> Ledger {
@@ -154,14 +130,9 @@ mod tests {
         let path = folder.path().join("ledger.jsonl");
         written(&path, &["a"]);
         let line = std::fs::read_to_string(&path).expect("read");
-        for (bad, says) in [
-            ("{}\n", "line 2"),
-            (line.as_str(), "expected entry 2, found 1"),
-        ] {
+        for (bad, says) in [("{}\n", "line 2"), (line.as_str(), "expected entry 2, found 1")] {
             std::fs::write(&path, format!("{line}{bad}")).expect("write");
-            let error = Journal::open(&path, &mut Ledger::new(100))
-                .err()
-                .expect("refused");
+            let error = Journal::open(&path, &mut Ledger::new(100)).err().expect("refused");
             assert!(format!("{error:#}").contains(says), "{error:#}");
         }
     }
@@ -171,12 +142,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("ledger.jsonl");
         let _first = Journal::open(&path, &mut Ledger::new(100)).expect("open");
-        let error = Journal::open(&path, &mut Ledger::new(100))
-            .err()
-            .expect("refused");
-        assert!(
-            format!("{error:#}").contains("in use by another gateway"),
-            "{error:#}"
-        );
+        let error = Journal::open(&path, &mut Ledger::new(100)).err().expect("refused");
+        assert!(format!("{error:#}").contains("in use by another gateway"), "{error:#}");
     }
 }

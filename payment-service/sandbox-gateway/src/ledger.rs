@@ -92,12 +92,7 @@ pub struct Ledger {
 impl Ledger {
     /// An empty ledger for at most this many entries.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            entries: Vec::new(),
-            authorizations: HashMap::new(),
-            by_key: HashMap::new(),
-            capacity,
-        }
+        Self { entries: Vec::new(), authorizations: HashMap::new(), by_key: HashMap::new(), capacity }
     }
 
     /// How many entries there are.
@@ -113,17 +108,8 @@ impl Ledger {
     /// The final answer under a key, if there is one; refused where the key was used for something else.
     pub fn replay(&self, key: &str, request: &Request) -> Option<Result<Answer, Refusal>> {
         let index = *self.by_key.get(key)?;
-        let same = self
-            .entries
-            .get(index)
-            .and_then(|entry| self.request_of(entry))
-            .as_ref()
-            == Some(request);
-        Some(
-            self.answer_at(index)
-                .filter(|_| same)
-                .ok_or(Refusal::KeyReused),
-        )
+        let same = self.entries.get(index).and_then(|entry| self.request_of(entry)).as_ref() == Some(request);
+        Some(self.answer_at(index).filter(|_| same).ok_or(Refusal::KeyReused))
     }
 
     /// What took effect under a key.
@@ -134,9 +120,7 @@ impl Ledger {
 
     /// The order behind an authorization.
     pub fn order_of(&self, id: AuthorizationId) -> Option<&str> {
-        self.authorizations
-            .get(&id)
-            .map(|authorization| authorization.terms.order_id.as_str())
+        self.authorizations.get(&id).map(|authorization| authorization.terms.order_id.as_str())
     }
 
     /// The script of an operation, by its token or its authorization's.
@@ -144,47 +128,27 @@ impl Ledger {
         match request {
             Request::Authorize(terms) => Ok(PaymentMethod::parse(&terms.payment_method)?.authorize),
             Request::Capture(id) => {
-                let authorization = self
-                    .authorizations
-                    .get(id)
-                    .ok_or(Refusal::NoSuchAuthorization)?;
-                Ok(PaymentMethod::parse(&authorization.terms.payment_method)
-                    .unwrap_or_default()
-                    .capture)
+                let authorization = self.authorizations.get(id).ok_or(Refusal::NoSuchAuthorization)?;
+                Ok(PaymentMethod::parse(&authorization.terms.payment_method).unwrap_or_default().capture)
             }
             Request::Void(_) | Request::Refund(_) => Ok(Script::default()),
         }
     }
 
     /// Decides a request under a key that has no entry yet. Changes nothing: [`Ledger::record`] the entry for that.
-    pub fn decide(
-        &self,
-        key: &str,
-        request: &Request,
-        fresh: Uuid,
-        at: Timestamp,
-    ) -> Result<LedgerEntry, Refusal> {
+    pub fn decide(&self, key: &str, request: &Request, fresh: Uuid, at: Timestamp) -> Result<LedgerEntry, Refusal> {
         if self.by_key.contains_key(key) {
             return Err(Refusal::KeyReused);
         }
         let script = self.script(request)?;
         let (authorization_id, terms, result) = match request {
-            Request::Authorize(terms) if script.refuse => {
-                (AuthorizationId(fresh), terms, Outcome::Declined)
-            }
+            Request::Authorize(terms) if script.refuse => (AuthorizationId(fresh), terms, Outcome::Declined),
             Request::Authorize(terms) => (AuthorizationId(fresh), terms, Outcome::Authorized),
             Request::Capture(id) | Request::Void(id) | Request::Refund(id) => {
-                let authorization = self
-                    .authorizations
-                    .get(id)
-                    .ok_or(Refusal::NoSuchAuthorization)?;
+                let authorization = self.authorizations.get(id).ok_or(Refusal::NoSuchAuthorization)?;
                 let result = next_state(request.kind(), authorization.state)?;
                 let refused = request.kind() == Kind::Capture && script.refuse;
-                (
-                    *id,
-                    &authorization.terms,
-                    if refused { Outcome::Refused } else { result },
-                )
+                (*id, &authorization.terms, if refused { Outcome::Refused } else { result })
             }
         };
         if self.entries.len() >= self.capacity {
@@ -206,69 +170,37 @@ impl Ledger {
 
     /// Takes an entry into the ledger, fresh from [`Ledger::decide`] or read back from a file, and returns its answer.
     pub fn record(&mut self, entry: LedgerEntry) -> Result<Answer, Inconsistent> {
-        let LedgerEntry {
-            seq,
-            authorization_id,
-            ..
-        } = entry;
+        let LedgerEntry { seq, authorization_id, .. } = entry;
         let expected = self.entries.len() as u64 + 1;
         if seq != expected {
-            return Err(Inconsistent::Gap {
-                expected,
-                found: seq,
-            });
+            return Err(Inconsistent::Gap { expected, found: seq });
         }
         let key: Arc<str> = entry.idempotency_key.into();
         if self.by_key.contains_key(&key) {
             return Err(Inconsistent::KeyTwice { seq });
         }
         if entry.operation == Kind::Authorize {
-            let (order_id, currency, payment_method) =
-                (entry.order_id, entry.currency, entry.payment_method);
-            let terms = Authorize {
-                order_id,
-                amount_minor: entry.amount_minor,
-                currency,
-                payment_method,
-            };
-            self.authorizations.insert(
-                authorization_id,
-                Authorization {
-                    terms,
-                    state: entry.result,
-                },
-            );
+            let (order_id, currency, payment_method) = (entry.order_id, entry.currency, entry.payment_method);
+            let terms = Authorize { order_id, amount_minor: entry.amount_minor, currency, payment_method };
+            self.authorizations.insert(authorization_id, Authorization { terms, state: entry.result });
         }
-        let authorization = self
-            .authorizations
-            .get_mut(&authorization_id)
-            .ok_or(Inconsistent::NoAuthorization { seq })?;
+        let authorization =
+            self.authorizations.get_mut(&authorization_id).ok_or(Inconsistent::NoAuthorization { seq })?;
         // A refused capture leaves the authorization open: it can still be voided.
         if entry.result != Outcome::Refused {
             authorization.state = entry.result;
         }
         let index = self.entries.len();
         self.by_key.insert(key.clone(), index);
-        self.entries.push(Entry {
-            at: entry.at,
-            kind: entry.operation,
-            key,
-            authorization_id,
-            result: entry.result,
-        });
-        self.answer_at(index)
-            .ok_or(Inconsistent::NoAuthorization { seq })
+        self.entries.push(Entry { at: entry.at, kind: entry.operation, key, authorization_id, result: entry.result });
+        self.answer_at(index).ok_or(Inconsistent::NoAuthorization { seq })
     }
 
     /// Up to `limit` entries after number `after`.
     pub fn page(&self, after: u64, limit: usize) -> Vec<LedgerEntry> {
-        let start = usize::try_from(after)
-            .unwrap_or(usize::MAX)
-            .min(self.entries.len());
+        let start = usize::try_from(after).unwrap_or(usize::MAX).min(self.entries.len());
         let end = start.saturating_add(limit).min(self.entries.len());
-        (start..end)
-            .filter_map(|index| self.entry_at(index))
-            .collect()
+        (start..end).filter_map(|index| self.entry_at(index)).collect()
     }
 
     fn entry_at(&self, index: usize) -> Option<LedgerEntry> {
@@ -299,27 +231,14 @@ impl Ledger {
     }
 
     fn answer_at(&self, index: usize) -> Option<Answer> {
-        let Entry {
-            kind,
-            authorization_id: id,
-            result,
-            ..
-        } = self.entries.get(index)?;
+        let Entry { kind, authorization_id: id, result, .. } = self.entries.get(index)?;
         if *result == Outcome::Refused {
             return Some(Answer::capture_refused(*id));
         }
         if *kind != Kind::Authorize {
-            return Some(Answer {
-                status: 201,
-                body: json!({"id": id, "status": result}),
-            });
+            return Some(Answer { status: 201, body: json!({"id": id, "status": result}) });
         }
-        let Authorize {
-            order_id,
-            amount_minor,
-            currency,
-            ..
-        } = &self.authorizations.get(id)?.terms;
+        let Authorize { order_id, amount_minor, currency, .. } = &self.authorizations.get(id)?.terms;
         let mut body = json!({
             "id": id, "status": result, "order_id": order_id, "amount_minor": amount_minor, "currency": currency,
         });

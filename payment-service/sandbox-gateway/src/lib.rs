@@ -86,35 +86,19 @@ impl SandboxGateway {
     /// Reads the ledger file, if there is one, and listens.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let mut ledger = Ledger::new(options.ledger_capacity);
-        let journal = options
-            .ledger_file
-            .as_deref()
-            .map(|path| Journal::open(path, &mut ledger))
-            .transpose()?;
+        let journal = options.ledger_file.as_deref().map(|path| Journal::open(path, &mut ledger)).transpose()?;
         let entries = ledger.len();
         let listener = TcpListener::bind(options.http_addr).await;
-        let listener =
-            listener.with_context(|| format!("can't listen on {}", options.http_addr))?;
+        let listener = listener.with_context(|| format!("can't listen on {}", options.http_addr))?;
         let addr = listener.local_addr()?;
         let (shutdown, work) = (Shutdown::new(), TaskTracker::new());
         let state = State::new(ledger, journal);
-        let gateway = Arc::new(Gateway::new(
-            state,
-            Calls::new(calls::CAPACITY),
-            options.hang,
-            shutdown.token(),
-        ));
+        let gateway = Arc::new(Gateway::new(state, Calls::new(calls::CAPACITY), options.hang, shutdown.token()));
         let health = Health::new().ready_until(&shutdown);
         let router = http::router(gateway.clone(), health, work.clone());
         let server = work.spawn(service::http::serve(listener, router, shutdown.token()));
         tracing::info!(%addr, entries, "the sandbox gateway listens");
-        Ok(Self {
-            addr,
-            gateway,
-            shutdown,
-            work,
-            server: Some(server),
-        })
+        Ok(Self { addr, gateway, shutdown, work, server: Some(server) })
     }
 
     /// Its address as a URL, without a slash at the end.

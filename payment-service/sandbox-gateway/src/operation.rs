@@ -29,12 +29,8 @@ impl FromStr for AuthorizationId {
     type Err = Refusal;
 
     fn from_str(text: &str) -> Result<Self, Refusal> {
-        let id = text
-            .strip_prefix("auth_")
-            .and_then(|id| Uuid::try_parse(id).ok())
-            .map(Self);
-        id.filter(|id| id.to_string() == text)
-            .ok_or(Refusal::NoSuchAuthorization)
+        let id = text.strip_prefix("auth_").and_then(|id| Uuid::try_parse(id).ok()).map(Self);
+        id.filter(|id| id.to_string() == text).ok_or(Refusal::NoSuchAuthorization)
     }
 }
 
@@ -47,8 +43,7 @@ impl Serialize for AuthorizationId {
 impl<'de> Deserialize<'de> for AuthorizationId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse()
-            .map_err(|_| de::Error::custom("not an authorization id"))
+        text.parse().map_err(|_| de::Error::custom("not an authorization id"))
     }
 }
 
@@ -69,8 +64,7 @@ pub struct Authorize {
 impl Authorize {
     /// The terms, where every field makes sense.
     pub fn validated(self) -> Result<Self, Problem> {
-        let currency =
-            self.currency.len() == 3 && self.currency.bytes().all(|b| b.is_ascii_uppercase());
+        let currency = self.currency.len() == 3 && self.currency.bytes().all(|b| b.is_ascii_uppercase());
         let checks = [
             (
                 !self.order_id.is_empty() && self.order_id.len() <= LONGEST_ORDER_ID,
@@ -80,19 +74,10 @@ impl Authorize {
             (self.amount_minor > 0, "amount_minor", "must be above zero"),
             (currency, "currency", "must be three capital letters"),
         ];
-        let wrong = |(field, detail): (&str, &str)| {
-            FieldError::new(Pointer::root().field(field), "invalid", detail)
-        };
-        let errors: Vec<_> = checks
-            .into_iter()
-            .filter(|check| !check.0)
-            .map(|(_, field, detail)| wrong((field, detail)))
-            .collect();
-        if errors.is_empty() {
-            Ok(self)
-        } else {
-            Err(Problem::invalid(errors))
-        }
+        let wrong = |(field, detail): (&str, &str)| FieldError::new(Pointer::root().field(field), "invalid", detail);
+        let errors: Vec<_> =
+            checks.into_iter().filter(|check| !check.0).map(|(_, field, detail)| wrong((field, detail))).collect();
+        if errors.is_empty() { Ok(self) } else { Err(Problem::invalid(errors)) }
     }
 }
 
@@ -181,10 +166,7 @@ impl Answer {
         let problem = Problem::named(StatusCode::PAYMENT_REQUIRED, "capture_refused")
             .with_detail("the issuer refused the capture; it will not succeed later")
             .with_instance(format!("/v1/authorizations/{id}"));
-        Self {
-            status: problem.status,
-            body: serde_json::to_value(problem).unwrap_or_default(),
-        }
+        Self { status: problem.status, body: serde_json::to_value(problem).unwrap_or_default() }
     }
 }
 
@@ -219,19 +201,16 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::KeyReused => Self::named(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
                 .with_detail("this Idempotency-Key was used for another request"),
-            Refusal::NoSuchAuthorization => {
-                Self::named(StatusCode::NOT_FOUND, "no_such_authorization").with_detail("there is no such authorization")
-            }
+            Refusal::NoSuchAuthorization => Self::named(StatusCode::NOT_FOUND, "no_such_authorization")
+                .with_detail("there is no such authorization"),
             Refusal::WrongState { state, .. } => {
                 let (code, state) = (format!("authorization_{}", state.as_str()), state.as_str());
                 Self::conflict(&code, format!("the authorization is {state}"))
             }
-            Refusal::BadToken(BadToken::Unknown) => {
-                Self::named(StatusCode::BAD_REQUEST, "unknown_payment_method").with_detail("there is no such payment method")
-            }
-            Refusal::BadToken(BadToken::AlwaysBad) => {
-                Self::named(StatusCode::BAD_REQUEST, "bad_payment_method").with_detail("this payment method never works")
-            }
+            Refusal::BadToken(BadToken::Unknown) => Self::named(StatusCode::BAD_REQUEST, "unknown_payment_method")
+                .with_detail("there is no such payment method"),
+            Refusal::BadToken(BadToken::AlwaysBad) => Self::named(StatusCode::BAD_REQUEST, "bad_payment_method")
+                .with_detail("this payment method never works"),
             Refusal::LedgerFull => Self::named(StatusCode::INSUFFICIENT_STORAGE, "ledger_full")
                 .with_detail("the ledger is full: start with a larger LEDGER_CAPACITY or an empty LEDGER_FILE"),
         }

@@ -61,12 +61,7 @@ pub struct State {
 impl State {
     /// A state over a ledger; with a journal every effect is written there first.
     pub fn new(ledger: Ledger, journal: Option<Journal>) -> Self {
-        Self {
-            ledger,
-            running: HashMap::new(),
-            failures: FailureCounts::default(),
-            journal,
-        }
+        Self { ledger, running: HashMap::new(), failures: FailureCounts::default(), journal }
     }
 
     /// The ledger as it is now.
@@ -76,9 +71,7 @@ impl State {
 
     /// The call that runs under a key, to wait for.
     pub fn running(&self, key: &str) -> Option<watch::Receiver<()>> {
-        self.running
-            .get(key)
-            .map(|running| running.done.subscribe())
+        self.running.get(key).map(|running| running.done.subscribe())
     }
 
     /// A call arrives, or comes back after waiting.
@@ -100,34 +93,20 @@ impl State {
         if self.failures.still_failing(key, script.failures) {
             return Begin::Fail;
         }
-        self.running.insert(
-            key.clone(),
-            Running {
-                request: request.clone(),
-                done: watch::channel(()).0,
-            },
-        );
+        self.running.insert(key.clone(), Running { request: request.clone(), done: watch::channel(()).0 });
         Begin::Run(script)
     }
 
     /// A call that runs takes effect; whoever waited can begin again.
     pub fn finish(&mut self, key: &str, fresh: Uuid, at: Timestamp) -> Result<Answer, NoEffect> {
         // A call that doesn't run has nothing to finish.
-        let running = self
-            .running
-            .remove(key)
-            .ok_or(NoEffect::Refused(Refusal::KeyReused))?;
-        let entry = self
-            .ledger
-            .decide(key, &running.request, fresh, at)
-            .map_err(NoEffect::Refused)?;
+        let running = self.running.remove(key).ok_or(NoEffect::Refused(Refusal::KeyReused))?;
+        let entry = self.ledger.decide(key, &running.request, fresh, at).map_err(NoEffect::Refused)?;
         if let Some(journal) = &mut self.journal {
             journal.append(&entry).map_err(NoEffect::Journal)?;
         }
         self.failures.forget(key);
-        self.ledger
-            .record(entry)
-            .map_err(|inconsistent| NoEffect::Journal(std::io::Error::other(inconsistent)))
+        self.ledger.record(entry).map_err(|inconsistent| NoEffect::Journal(std::io::Error::other(inconsistent)))
     }
 
     /// A call that runs ends without effect; whoever waited can begin again.

@@ -13,17 +13,8 @@ fn state() -> State {
 }
 
 fn terms(order_id: &str, payment_method: &str) -> Request {
-    let (order_id, currency, payment_method) = (
-        order_id.to_owned(),
-        "EUR".to_owned(),
-        payment_method.to_owned(),
-    );
-    Request::Authorize(Authorize {
-        order_id,
-        amount_minor: 1299,
-        currency,
-        payment_method,
-    })
+    let (order_id, currency, payment_method) = (order_id.to_owned(), "EUR".to_owned(), payment_method.to_owned());
+    Request::Authorize(Authorize { order_id, amount_minor: 1299, currency, payment_method })
 }
 
 fn finish(state: &mut State, key: &str) -> Result<Answer, NoEffect> {
@@ -57,32 +48,17 @@ fn wrong(kind: Kind, state: Outcome) -> Result<Answer, Refusal> {
 fn the_same_key_is_answered_again_and_another_body_refused() {
     let mut state = state();
     let first = call(&mut state, "authorize:o-1", &terms("o-1", "tok_visa"));
-    assert_eq!(
-        call(&mut state, "authorize:o-1", &terms("o-1", "tok_visa")),
-        first
-    );
-    assert_eq!(
-        call(&mut state, "authorize:o-1", &terms("o-2", "tok_visa")),
-        Err(Refusal::KeyReused)
-    );
+    assert_eq!(call(&mut state, "authorize:o-1", &terms("o-1", "tok_visa")), first);
+    assert_eq!(call(&mut state, "authorize:o-1", &terms("o-2", "tok_visa")), Err(Refusal::KeyReused));
     assert_eq!(state.ledger().len(), 1);
 }
 
 #[test]
 fn a_second_call_waits_until_the_first_is_done() {
-    let (mut state, request, key) = (
-        state(),
-        terms("o-1", "tok_visa"),
-        Arc::from("authorize:o-1"),
-    );
+    let (mut state, request, key) = (state(), terms("o-1", "tok_visa"), Arc::from("authorize:o-1"));
     assert!(matches!(state.begin(&key, &request), Begin::Run(_)));
-    let Begin::Wait(mut done) = state.begin(&key, &request) else {
-        panic!("must wait")
-    };
-    assert!(matches!(
-        state.begin(&key, &terms("o-2", "tok_visa")),
-        Begin::Refused(Refusal::KeyReused)
-    ));
+    let Begin::Wait(mut done) = state.begin(&key, &request) else { panic!("must wait") };
+    assert!(matches!(state.begin(&key, &terms("o-2", "tok_visa")), Begin::Refused(Refusal::KeyReused)));
     assert!(done.has_changed().is_ok(), "the first still runs");
     let answer = finish(&mut state, &key).expect("effect");
     assert!(done.has_changed().is_err(), "woken");
@@ -93,35 +69,19 @@ fn a_second_call_waits_until_the_first_is_done() {
 #[test]
 fn an_abandoned_call_leaves_its_key_free() {
     let (mut state, key) = (state(), Arc::from("authorize:o-1"));
-    assert!(matches!(
-        state.begin(&key, &terms("o-1", "tok_visa")),
-        Begin::Run(_)
-    ));
+    assert!(matches!(state.begin(&key, &terms("o-1", "tok_visa")), Begin::Run(_)));
     state.abandon(&key);
-    assert!(matches!(
-        state.begin(&key, &terms("o-2", "tok_visa")),
-        Begin::Run(_)
-    ));
+    assert!(matches!(state.begin(&key, &terms("o-2", "tok_visa")), Begin::Run(_)));
 }
 
 #[test]
 fn a_declined_authorization_can_neither_be_captured_nor_voided() {
     let mut state = state();
-    let answer = call(&mut state, "authorize:o-1", &terms("o-1", "tok_declined"))
-        .expect("a decline is an answer");
-    assert_eq!(
-        (answer.status, &answer.body["decline_code"]),
-        (201, &"card_declined".into())
-    );
+    let answer = call(&mut state, "authorize:o-1", &terms("o-1", "tok_declined")).expect("a decline is an answer");
+    assert_eq!((answer.status, &answer.body["decline_code"]), (201, &"card_declined".into()));
     let id = state.ledger().page(0, 1)[0].authorization_id;
-    assert_eq!(
-        call(&mut state, "c", &Request::Capture(id)),
-        wrong(Kind::Capture, Outcome::Declined)
-    );
-    assert_eq!(
-        call(&mut state, "v", &Request::Void(id)),
-        wrong(Kind::Void, Outcome::Declined)
-    );
+    assert_eq!(call(&mut state, "c", &Request::Capture(id)), wrong(Kind::Capture, Outcome::Declined));
+    assert_eq!(call(&mut state, "v", &Request::Void(id)), wrong(Kind::Void, Outcome::Declined));
 }
 
 #[test]
@@ -129,33 +89,18 @@ fn capture_after_void_is_refused() {
     let mut state = state();
     let id = authorized(&mut state, "tok_visa");
     assert!(call(&mut state, "void:o-1", &Request::Void(id)).is_ok());
-    assert_eq!(
-        call(&mut state, "capture:o-1", &Request::Capture(id)),
-        wrong(Kind::Capture, Outcome::Voided)
-    );
+    assert_eq!(call(&mut state, "capture:o-1", &Request::Capture(id)), wrong(Kind::Capture, Outcome::Voided));
 }
 
 #[test]
 fn void_after_capture_is_refused_and_refund_is_not() {
     let mut state = state();
     let id = authorized(&mut state, "tok_visa");
-    assert_eq!(
-        call(&mut state, "refund:o-1", &Request::Refund(id)),
-        wrong(Kind::Refund, Outcome::Authorized)
-    );
+    assert_eq!(call(&mut state, "refund:o-1", &Request::Refund(id)), wrong(Kind::Refund, Outcome::Authorized));
     assert!(call(&mut state, "capture:o-1", &Request::Capture(id)).is_ok());
-    assert_eq!(
-        call(&mut state, "void:o-1", &Request::Void(id)),
-        wrong(Kind::Void, Outcome::Captured)
-    );
-    assert!(
-        call(&mut state, "refund:o-1", &Request::Refund(id)).is_ok(),
-        "an earlier refusal took no key"
-    );
-    assert_eq!(
-        call(&mut state, "again", &Request::Refund(id)),
-        wrong(Kind::Refund, Outcome::Refunded)
-    );
+    assert_eq!(call(&mut state, "void:o-1", &Request::Void(id)), wrong(Kind::Void, Outcome::Captured));
+    assert!(call(&mut state, "refund:o-1", &Request::Refund(id)).is_ok(), "an earlier refusal took no key");
+    assert_eq!(call(&mut state, "again", &Request::Refund(id)), wrong(Kind::Refund, Outcome::Refunded));
 }
 
 #[test]
@@ -163,14 +108,8 @@ fn a_refused_capture_is_final_and_can_still_be_voided() {
     let mut state = state();
     let id = authorized(&mut state, "tok_capture_refused");
     let refused = call(&mut state, "capture:o-1", &Request::Capture(id)).expect("an answer");
-    assert_eq!(
-        (refused.status, &refused.body["code"]),
-        (402, &"capture_refused".into())
-    );
-    assert_eq!(
-        call(&mut state, "capture:o-1", &Request::Capture(id)),
-        Ok(refused)
-    );
+    assert_eq!((refused.status, &refused.body["code"]), (402, &"capture_refused".into()));
+    assert_eq!(call(&mut state, "capture:o-1", &Request::Capture(id)), Ok(refused));
     assert!(call(&mut state, "void:o-1", &Request::Void(id)).is_ok());
 }
 
@@ -179,15 +118,9 @@ fn a_token_fails_as_often_as_it_says_for_each_key() {
     let mut state = state();
     for key in ["a", "b"].map(Arc::from) {
         for _ in 0..2 {
-            assert!(matches!(
-                state.begin(&key, &terms("o-1", "tok_fail_2")),
-                Begin::Fail
-            ));
+            assert!(matches!(state.begin(&key, &terms("o-1", "tok_fail_2")), Begin::Fail));
         }
-        assert!(matches!(
-            state.begin(&key, &terms("o-1", "tok_fail_2")),
-            Begin::Run(_)
-        ));
+        assert!(matches!(state.begin(&key, &terms("o-1", "tok_fail_2")), Begin::Run(_)));
     }
 }
 
@@ -195,10 +128,7 @@ fn a_token_fails_as_often_as_it_says_for_each_key() {
 fn nothing_takes_effect_in_a_full_ledger_and_what_did_is_still_answered() {
     let mut state = State::new(Ledger::new(1), None);
     let first = call(&mut state, "a", &terms("o-1", "tok_visa"));
-    assert_eq!(
-        call(&mut state, "b", &terms("o-2", "tok_visa")),
-        Err(Refusal::LedgerFull)
-    );
+    assert_eq!(call(&mut state, "b", &terms("o-2", "tok_visa")), Err(Refusal::LedgerFull));
     assert_eq!(call(&mut state, "a", &terms("o-1", "tok_visa")), first);
 }
 
@@ -208,31 +138,16 @@ fn the_count_of_failures_is_bounded() {
     for key in 0..MOST_COUNTED_KEYS + 10 {
         assert!(counts.still_failing(&key.to_string().into(), 1));
     }
-    assert_eq!(
-        (counts.counts.len(), counts.order.len()),
-        (MOST_COUNTED_KEYS, MOST_COUNTED_KEYS)
-    );
+    assert_eq!((counts.counts.len(), counts.order.len()), (MOST_COUNTED_KEYS, MOST_COUNTED_KEYS));
 }
 
 /// What a caller, or time, does next. Numbers pick from what there is.
 #[derive(Debug, Clone)]
 enum Step {
-    Authorize {
-        key: u8,
-        order: u8,
-        token: &'static str,
-    },
-    Change {
-        key: u8,
-        kind: Kind,
-        authorization: u8,
-    },
-    Finish {
-        key: u8,
-    },
-    Abandon {
-        key: u8,
-    },
+    Authorize { key: u8, order: u8, token: &'static str },
+    Change { key: u8, kind: Kind, authorization: u8 },
+    Finish { key: u8 },
+    Abandon { key: u8 },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -263,35 +178,18 @@ struct Expected {
 impl Expected {
     fn begun(&mut self, key: &str, request: &Request, begin: &Begin) {
         match begin {
-            Begin::Replay(answer) => assert_eq!(
-                self.answers.get(key),
-                Some(&(request.clone(), answer.clone()))
-            ),
+            Begin::Replay(answer) => assert_eq!(self.answers.get(key), Some(&(request.clone(), answer.clone()))),
             Begin::Wait(_) => assert_eq!(self.running.get(key), Some(request)),
             Begin::Run(_) => {
                 assert!(!self.answers.contains_key(key), "a decided key runs again");
-                assert!(
-                    self.running
-                        .insert(key.to_owned(), request.clone())
-                        .is_none(),
-                    "a key runs twice at once"
-                );
+                assert!(self.running.insert(key.to_owned(), request.clone()).is_none(), "a key runs twice at once");
             }
             Begin::Refused(Refusal::KeyReused) => {
-                let owner = self
-                    .running
-                    .get(key)
-                    .or(self.answers.get(key).map(|(owner, _)| owner));
-                assert!(
-                    owner.is_some_and(|owner| owner != request),
-                    "refused without a reason"
-                );
+                let owner = self.running.get(key).or(self.answers.get(key).map(|(owner, _)| owner));
+                assert!(owner.is_some_and(|owner| owner != request), "refused without a reason");
             }
             Begin::Fail | Begin::Refused(_) => {
-                assert!(
-                    !self.answers.contains_key(key),
-                    "a decided key is answered differently"
-                );
+                assert!(!self.answers.contains_key(key), "a decided key is answered differently");
             }
         }
     }
@@ -301,20 +199,11 @@ fn assert_sound(entries: &[LedgerEntry]) {
     let mut keys = HashMap::new();
     let mut histories: HashMap<AuthorizationId, Vec<Outcome>> = HashMap::new();
     for entry in entries {
-        assert!(
-            keys.insert(&entry.idempotency_key, entry).is_none(),
-            "a key took effect twice"
-        );
-        histories
-            .entry(entry.authorization_id)
-            .or_default()
-            .push(entry.result);
+        assert!(keys.insert(&entry.idempotency_key, entry).is_none(), "a key took effect twice");
+        histories.entry(entry.authorization_id).or_default().push(entry.result);
     }
     for history in histories.into_values() {
-        let effects: Vec<_> = history
-            .into_iter()
-            .filter(|outcome| *outcome != Outcome::Refused)
-            .collect();
+        let effects: Vec<_> = history.into_iter().filter(|outcome| *outcome != Outcome::Refused).collect();
         use Outcome::{Authorized, Captured, Declined, Refunded, Voided};
         let allowed: [&[Outcome]; 5] = [
             &[Declined],

@@ -44,29 +44,12 @@ impl PaymentMethod {
             return Err(BadToken::AlwaysBad);
         }
         if name == "declined" {
-            return Ok(Self {
-                authorize: Script {
-                    refuse: true,
-                    ..Script::default()
-                },
-                ..Self::default()
-            });
+            return Ok(Self { authorize: Script { refuse: true, ..Script::default() }, ..Self::default() });
         }
-        if let Some(script) = name
-            .strip_prefix("capture_")
-            .and_then(Script::parse_capture)
-        {
-            return Ok(Self {
-                capture: script,
-                ..Self::default()
-            });
+        if let Some(script) = name.strip_prefix("capture_").and_then(Script::parse_capture) {
+            return Ok(Self { capture: script, ..Self::default() });
         }
-        Script::parse(name)
-            .map(|authorize| Self {
-                authorize,
-                ..Self::default()
-            })
-            .ok_or(BadToken::Unknown)
+        Script::parse(name).map(|authorize| Self { authorize, ..Self::default() }).ok_or(BadToken::Unknown)
     }
 }
 
@@ -74,25 +57,13 @@ impl Script {
     fn parse(name: &str) -> Option<Self> {
         let script = match name {
             "visa" => Self::default(),
-            "slow" => Self {
-                delay_ms: 3_000,
-                ..Self::default()
-            },
-            "timeout" => Self {
-                hang: true,
-                ..Self::default()
-            },
+            "slow" => Self { delay_ms: 3_000, ..Self::default() },
+            "timeout" => Self { hang: true, ..Self::default() },
             _ => match name.rsplit_once('_')? {
-                ("slow", ms) => Self {
-                    delay_ms: at_most(ms, LONGEST_DELAY_MS)?,
-                    ..Self::default()
-                },
+                ("slow", ms) => Self { delay_ms: at_most(ms, LONGEST_DELAY_MS)?, ..Self::default() },
                 ("fail", times) => {
                     let failures = at_most(times, u64::from(MOST_FAILURES))?;
-                    Self {
-                        failures: u32::try_from(failures).ok()?,
-                        ..Self::default()
-                    }
+                    Self { failures: u32::try_from(failures).ok()?, ..Self::default() }
                 }
                 _ => return None,
             },
@@ -102,10 +73,7 @@ impl Script {
 
     fn parse_capture(name: &str) -> Option<Self> {
         match name {
-            "refused" => Some(Self {
-                refuse: true,
-                ..Self::default()
-            }),
+            "refused" => Some(Self { refuse: true, ..Self::default() }),
             "visa" => None,
             _ => Self::parse(name),
         }
@@ -114,10 +82,7 @@ impl Script {
 
 fn at_most(digits: &str, limit: u64) -> Option<u64> {
     let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    digits
-        .parse()
-        .ok()
-        .filter(|number| plain && *number <= limit)
+    digits.parse().ok().filter(|number| plain && *number <= limit)
 }
 
 #[cfg(test)]
@@ -128,50 +93,17 @@ mod tests {
     #[test]
     fn each_token_has_its_script() {
         let scripts = [
-            (
-                "slow",
-                Script {
-                    delay_ms: 3_000,
-                    ..Script::default()
-                },
-            ),
-            (
-                "slow_500",
-                Script {
-                    delay_ms: 500,
-                    ..Script::default()
-                },
-            ),
-            (
-                "timeout",
-                Script {
-                    hang: true,
-                    ..Script::default()
-                },
-            ),
-            (
-                "fail_2",
-                Script {
-                    failures: 2,
-                    ..Script::default()
-                },
-            ),
+            ("slow", Script { delay_ms: 3_000, ..Script::default() }),
+            ("slow_500", Script { delay_ms: 500, ..Script::default() }),
+            ("timeout", Script { hang: true, ..Script::default() }),
+            ("fail_2", Script { failures: 2, ..Script::default() }),
         ];
-        let refuse = Script {
-            refuse: true,
-            ..Script::default()
-        };
+        let refuse = Script { refuse: true, ..Script::default() };
         let plain = Script::default();
-        let of = |token: &str| {
-            PaymentMethod::parse(token).map(|method| (method.authorize, method.capture))
-        };
+        let of = |token: &str| PaymentMethod::parse(token).map(|method| (method.authorize, method.capture));
         for (name, script) in scripts {
             assert_eq!(of(&format!("tok_{name}")), Ok((script, plain)), "{name}");
-            assert_eq!(
-                of(&format!("tok_capture_{name}")),
-                Ok((plain, script)),
-                "{name}"
-            );
+            assert_eq!(of(&format!("tok_capture_{name}")), Ok((plain, script)), "{name}");
         }
         assert_eq!(of("tok_visa"), Ok((plain, plain)));
         assert_eq!(of("tok_declined"), Ok((refuse, plain)));
@@ -180,10 +112,7 @@ mod tests {
 
     #[test]
     fn other_tokens_are_refused() {
-        assert_eq!(
-            PaymentMethod::parse("tok_gateway_bad"),
-            Err(BadToken::AlwaysBad)
-        );
+        assert_eq!(PaymentMethod::parse("tok_gateway_bad"), Err(BadToken::AlwaysBad));
         for token in [
             "",
             "visa",
@@ -197,11 +126,7 @@ mod tests {
             "tok_capture_visa",
             "tok_VISA",
         ] {
-            assert_eq!(
-                PaymentMethod::parse(token),
-                Err(BadToken::Unknown),
-                "{token}"
-            );
+            assert_eq!(PaymentMethod::parse(token), Err(BadToken::Unknown), "{token}");
         }
     }
 

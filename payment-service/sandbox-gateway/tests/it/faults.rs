@@ -11,25 +11,15 @@ use crate::test_gateway::{TestGateway, read, terms};
 async fn a_token_fails_as_often_as_it_says() -> Result<()> {
     let gateway = TestGateway::start().await?;
     for status in [500, 500, 201, 201] {
-        assert_eq!(
-            gateway.authorize("o-1", "tok_fail_2").await?.status(),
-            status
-        );
+        assert_eq!(gateway.authorize("o-1", "tok_fail_2").await?.status(), status);
     }
     let id = gateway.authorized("o-2", "tok_capture_fail_1").await?;
     for status in [500, 201] {
-        assert_eq!(
-            gateway.change("capture", "o-2", &id).await?.status(),
-            status
-        );
+        assert_eq!(gateway.change("capture", "o-2", &id).await?.status(), status);
     }
     assert_eq!(gateway.get("/v1/operations/authorize:o-3").await?.0, 404);
     use CallOutcome::{Applied, Failed, Replayed};
-    let outcomes: Vec<_> = gateway
-        .outcomes("o-1")
-        .into_iter()
-        .map(|(outcome, _)| outcome)
-        .collect();
+    let outcomes: Vec<_> = gateway.outcomes("o-1").into_iter().map(|(outcome, _)| outcome).collect();
     assert_eq!(outcomes, [Failed, Failed, Applied, Replayed]);
     Ok(())
 }
@@ -37,24 +27,14 @@ async fn a_token_fails_as_often_as_it_says() -> Result<()> {
 #[tokio::test]
 async fn the_fault_switch_fails_refuses_or_delays_every_call() -> Result<()> {
     let gateway = TestGateway::start().await?;
-    let switch = async |body: Value| {
-        anyhow::Ok(read(gateway.post("/v1/faults", "-", &body).await?).await?.0)
-    };
+    let switch = async |body: Value| anyhow::Ok(read(gateway.post("/v1/faults", "-", &body).await?).await?.0);
     assert_eq!(switch(json!({"mode": "error", "status": 502})).await?, 200);
     assert_eq!(gateway.authorize("o-1", "tok_visa").await?.status(), 502);
     assert_eq!(gateway.get("/v1/faults").await?.1["mode"], "error");
 
     assert_eq!(switch(json!({"mode": "refuse"})).await?, 200);
-    let error = gateway
-        .authorize("o-1", "tok_visa")
-        .await
-        .expect_err("hung up");
-    assert!(
-        error
-            .downcast_ref::<reqwest::Error>()
-            .is_some_and(|error| error.status().is_none()),
-        "{error:#}"
-    );
+    let error = gateway.authorize("o-1", "tok_visa").await.expect_err("hung up");
+    assert!(error.downcast_ref::<reqwest::Error>().is_some_and(|error| error.status().is_none()), "{error:#}");
     assert!(gateway.gateway.ledger(None).is_empty());
 
     assert_eq!(switch(json!({"mode": "slow", "delay_ms": 20})).await?, 200);
@@ -62,12 +42,8 @@ async fn the_fault_switch_fails_refuses_or_delays_every_call() -> Result<()> {
     gateway.gateway.set_fault(Fault::new(FaultMode::None));
     assert_eq!(gateway.authorize("o-1", "tok_visa").await?.status(), 201);
     let (_, calls) = gateway.get("/v1/calls").await?;
-    let outcomes: Vec<_> = calls["calls"]
-        .as_array()
-        .context("calls")?
-        .iter()
-        .map(|call| call["outcome"].clone())
-        .collect();
+    let outcomes: Vec<_> =
+        calls["calls"].as_array().context("calls")?.iter().map(|call| call["outcome"].clone()).collect();
     assert_eq!(outcomes, ["failed", "failed", "applied", "replayed"]);
     Ok(())
 }
@@ -76,20 +52,17 @@ async fn the_fault_switch_fails_refuses_or_delays_every_call() -> Result<()> {
 async fn stopping_ends_slow_work_without_effect_and_waits_for_nobody() -> Result<()> {
     let gateway = TestGateway::start().await?;
     let url = format!("{}/v1/authorizations", gateway.gateway.url());
-    let slow = gateway
-        .http
-        .post(&url)
-        .header("idempotency-key", "a")
-        .json(&terms("o-1", "tok_slow_100000"));
-    let slow = tokio::spawn(slow.send());
-    while gateway.gateway.calls(Some("o-1")).is_empty() {
-        tokio::task::yield_now().await;
-    }
-    gateway.gateway.stop().await?;
-    assert_eq!(slow.await??.status(), 503);
-    assert!(
-        gateway.http.get(&url).send().await.is_err(),
-        "nobody listens any more"
-    );
+    let slow = gateway.http.post(&url).header("idempotency-key", "a").json(&terms("o-1", "tok_slow_100000"));
+    let running = gateway.gateway;
+    let stopped = async {
+        while running.calls(Some("o-1")).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        running.stop().await
+    };
+    let (answer, stopped) = tokio::join!(slow.send(), stopped);
+    stopped?;
+    assert_eq!(answer?.status(), 503);
+    assert!(gateway.http.get(&url).send().await.is_err(), "nobody listens any more");
     Ok(())
 }

@@ -28,25 +28,17 @@ impl Gateway {
         let log = process.stdout.take().context("no log")?;
         let mut gateway = Self { process, addr };
         let mut lines = BufReader::new(log).lines();
-        let listening = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find(|line| line.contains("listens"));
-        let line =
-            listening.with_context(|| format!("it ended: {:?}", gateway.process.try_wait()))?;
-        assert!(
-            line.contains(r#""service.name":"sandbox-gateway""#),
-            "{line}"
-        );
+        let listening = lines.by_ref().map_while(Result::ok).find(|line| line.contains("listens"));
+        let line = listening.with_context(|| format!("it ended: {:?}", gateway.process.try_wait()))?;
+        assert!(line.contains(r#""service.name":"sandbox-gateway""#), "{line}");
         // The pipe must be read to the end, or the gateway would block on it.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(gateway)
     }
 
     fn authorize(&self, order_id: &str) -> Result<String> {
-        let body = format!(
-            r#"{{"order_id":"{order_id}","amount_minor":5,"currency":"EUR","payment_method":"tok_visa"}}"#
-        );
+        let body =
+            format!(r#"{{"order_id":"{order_id}","amount_minor":5,"currency":"EUR","payment_method":"tok_visa"}}"#);
         let mut connection = TcpStream::connect(self.addr)?;
         write!(
             connection,
@@ -56,19 +48,12 @@ impl Gateway {
         )?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer)?;
-        Ok(answer
-            .split("\r\n\r\n")
-            .nth(1)
-            .context("no body")?
-            .to_owned())
+        Ok(answer.split("\r\n\r\n").nth(1).context("no body")?.to_owned())
     }
 
     fn healthcheck(&self) -> Result<bool> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox-gateway"));
-        let command = command
-            .arg("healthcheck")
-            .env("HTTP_ADDR", self.addr.to_string())
-            .stderr(Stdio::null());
+        let command = command.arg("healthcheck").env("HTTP_ADDR", self.addr.to_string()).stderr(Stdio::null());
         Ok(command.status()?.success())
     }
 
@@ -102,17 +87,11 @@ fn a_killed_gateway_still_knows_what_it_answered() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let ledger = folder.path().join("ledger.jsonl");
     let mut gateway = Gateway::start(&ledger)?;
-    let answers: Vec<_> = ["o-1", "o-2"]
-        .into_iter()
-        .map(|order| gateway.authorize(order))
-        .collect::<Result<_>>()?;
+    let answers: Vec<_> = ["o-1", "o-2"].into_iter().map(|order| gateway.authorize(order)).collect::<Result<_>>()?;
     assert_eq!(gateway.end_with(Signal::SIGKILL)?, None);
 
     let gateway = Gateway::start(&ledger)?;
-    let again: Vec<_> = ["o-1", "o-2"]
-        .into_iter()
-        .map(|order| gateway.authorize(order))
-        .collect::<Result<_>>()?;
+    let again: Vec<_> = ["o-1", "o-2"].into_iter().map(|order| gateway.authorize(order)).collect::<Result<_>>()?;
     assert_eq!(again, answers);
     assert_eq!(std::fs::read_to_string(&ledger)?.lines().count(), 2);
     Ok(())
