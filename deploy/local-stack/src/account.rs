@@ -35,24 +35,15 @@ impl Account {
             if let Some(user) = User::from_name(name).context("reading the list of accounts")?
                 && !user.uid.is_root()
             {
-                return Ok(Some(Self {
-                    name: name.to_owned(),
-                    uid: user.uid,
-                    gid: user.gid,
-                }));
+                return Ok(Some(Self { name: name.to_owned(), uid: user.uid, gid: user.gid }));
             }
         }
-        bail!(
-            "PostgreSQL refuses to run as root, and neither of the accounts {CANDIDATES:?} exists"
-        )
+        bail!("PostgreSQL refuses to run as root, and neither of the accounts {CANDIDATES:?} exists")
     }
 
     /// Makes `command` run under this account, from a folder that it may enter.
     pub fn apply(&self, command: &mut Command) {
-        command
-            .uid(self.uid.as_raw())
-            .gid(self.gid.as_raw())
-            .current_dir("/");
+        command.uid(self.uid.as_raw()).gid(self.gid.as_raw()).current_dir("/");
     }
 
     /// Gives one file or folder (not what is in it) to the account.
@@ -81,8 +72,7 @@ impl Account {
         create_open_folder(Path::new(OPEN_PLACE))?;
         create_open_folder(&target)?;
         let target = target.join(wanted.file_name().context("a data folder needs a name")?);
-        std::os::unix::fs::symlink(&target, wanted)
-            .with_context(|| format!("linking {}", wanted.display()))?;
+        std::os::unix::fs::symlink(&target, wanted).with_context(|| format!("linking {}", wanted.display()))?;
         Ok(target)
     }
 
@@ -91,16 +81,11 @@ impl Account {
     /// # Errors
     /// When `folder` is not there.
     pub fn can_enter(&self, folder: &Path) -> Result<bool> {
-        let folder = folder
-            .canonicalize()
-            .with_context(|| format!("looking at {}", folder.display()))?;
+        let folder = folder.canonicalize().with_context(|| format!("looking at {}", folder.display()))?;
         for step in folder.ancestors() {
             let metadata = step.metadata()?;
             let mode = metadata.mode();
-            let bit = match (
-                metadata.uid() == self.uid.as_raw(),
-                metadata.gid() == self.gid.as_raw(),
-            ) {
+            let bit = match (metadata.uid() == self.uid.as_raw(), metadata.gid() == self.gid.as_raw()) {
                 (true, _) => 0o100,
                 (false, true) => 0o010,
                 (false, false) => 0o001,
@@ -122,20 +107,12 @@ pub fn remove_placed(path: &Path) -> Result<()> {
         return Ok(());
     };
     if !metadata.is_symlink() {
-        return std::fs::remove_dir_all(path)
-            .with_context(|| format!("removing {}", path.display()));
+        return std::fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()));
     }
     let target = std::fs::read_link(path)?;
-    let home = target
-        .parent()
-        .filter(|home| home.parent() == Some(Path::new(OPEN_PLACE)));
-    let home = home.with_context(|| {
-        format!(
-            "{} links to a place that is not ours: {}",
-            path.display(),
-            target.display()
-        )
-    })?;
+    let home = target.parent().filter(|home| home.parent() == Some(Path::new(OPEN_PLACE)));
+    let home =
+        home.with_context(|| format!("{} links to a place that is not ours: {}", path.display(), target.display()))?;
     if home.exists() {
         std::fs::remove_dir_all(home).with_context(|| format!("removing {}", home.display()))?;
     }
@@ -147,8 +124,7 @@ pub fn remove_placed(path: &Path) -> Result<()> {
 /// # Errors
 /// When it cannot be made.
 pub fn create_open_folder(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path)
-        .with_context(|| format!("making the folder {}", path.display()))?;
+    std::fs::create_dir_all(path).with_context(|| format!("making the folder {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
         .with_context(|| format!("opening the folder {}", path.display()))
 }

@@ -44,32 +44,22 @@ impl Artifacts {
 
     fn ensure_in(cache: &Path) -> Result<Self> {
         let platform = platform()?;
-        let home = cache.join(format!(
-            "kafka-{KAFKA_VERSION}_postgres-{POSTGRES_VERSION}_{platform}"
-        ));
-        let found = Self {
-            kafka_libs: home.join("kafka"),
-            postgres_home: home.join("postgres"),
-        };
+        let home = cache.join(format!("kafka-{KAFKA_VERSION}_postgres-{POSTGRES_VERSION}_{platform}"));
+        let found = Self { kafka_libs: home.join("kafka"), postgres_home: home.join("postgres") };
         if home.is_dir() {
             return Ok(found);
         }
         create_open_folder(cache)?;
         let lock_path = cache.join("lock");
-        let lock =
-            File::create(&lock_path).with_context(|| format!("making {}", lock_path.display()))?;
-        lock.lock()
-            .with_context(|| format!("locking {}", lock_path.display()))?;
+        let lock = File::create(&lock_path).with_context(|| format!("making {}", lock_path.display()))?;
+        lock.lock().with_context(|| format!("locking {}", lock_path.display()))?;
         if home.is_dir() {
             return Ok(found);
         }
-        let staging = tempfile::Builder::new()
-            .prefix(".fetch-")
-            .tempdir_in(cache)
-            .context("making a folder in the cache")?;
+        let staging =
+            tempfile::Builder::new().prefix(".fetch-").tempdir_in(cache).context("making a folder in the cache")?;
         fetch(staging.path(), platform)?;
-        std::fs::rename(staging.path().join("home"), &home)
-            .with_context(|| format!("filling {}", home.display()))?;
+        std::fs::rename(staging.path().join("home"), &home).with_context(|| format!("filling {}", home.display()))?;
         Ok(found)
     }
 }
@@ -85,22 +75,15 @@ pub fn java() -> PathBuf {
 /// `ORDER_SUITE_CACHE`, else `/var/cache/order-suite` for root (PostgreSQL's own account must be able to read it),
 /// else `order-suite` in the user's cache folder.
 fn cache_folder() -> Result<PathBuf> {
-    let variable = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(folder) = variable("ORDER_SUITE_CACHE") {
         return Ok(folder);
     }
     if Uid::effective().is_root() {
         return Ok(PathBuf::from("/var/cache/order-suite"));
     }
-    let base =
-        variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    Ok(base
-        .context("neither XDG_CACHE_HOME nor HOME is set, so there is no cache folder")?
-        .join("order-suite"))
+    let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set, so there is no cache folder")?.join("order-suite"))
 }
 
 /// The classifier in the name of the PostgreSQL artifact.
@@ -110,23 +93,17 @@ fn platform() -> Result<&'static str> {
         ("linux", "aarch64") => "linux-arm64v8",
         ("macos", "x86_64") => "darwin-amd64",
         ("macos", "aarch64") => "darwin-arm64v8",
-        (os, arch) => bail!(
-            "no PostgreSQL binaries are published for {os} on {arch}: set DATABASE_URL_* instead"
-        ),
+        (os, arch) => bail!("no PostgreSQL binaries are published for {os} on {arch}: set DATABASE_URL_* instead"),
     })
 }
 
 /// Leaves a complete `home` in `staging`.
 fn fetch(staging: &Path, platform: &str) -> Result<()> {
-    eprintln!(
-        "Fetching Apache Kafka {KAFKA_VERSION} and PostgreSQL {POSTGRES_VERSION} by Maven (70 MB, once)"
-    );
+    eprintln!("Fetching Apache Kafka {KAFKA_VERSION} and PostgreSQL {POSTGRES_VERSION} by Maven (70 MB, once)");
     std::fs::write(staging.join("pom.xml"), POM)?;
     let libs = staging.join("home/kafka");
     run_maven(staging, &libs, platform)?;
-    let jar = libs.join(format!(
-        "embedded-postgres-binaries-{platform}-{POSTGRES_VERSION}.jar"
-    ));
+    let jar = libs.join(format!("embedded-postgres-binaries-{platform}-{POSTGRES_VERSION}.jar"));
     let postgres = staging.join("home/postgres");
     eprintln!("Unpacking PostgreSQL");
     unpack_postgres(&jar, &postgres).with_context(|| format!("unpacking {}", jar.display()))?;
@@ -159,10 +136,7 @@ fn run_maven(staging: &Path, libs: &Path, platform: &str) -> Result<()> {
     let status = maven.wait().context("waiting for Maven")?;
     if !status.success() {
         let shown: Vec<String> = last.into();
-        bail!(
-            "Maven could not fetch Kafka and PostgreSQL:\n{}",
-            shown.join("\n")
-        );
+        bail!("Maven could not fetch Kafka and PostgreSQL:\n{}", shown.join("\n"));
     }
     Ok(())
 }
@@ -178,12 +152,7 @@ fn jar_of(line: &str) -> Option<&str> {
 fn unpack_postgres(jar: &Path, target: &Path) -> Result<()> {
     let mut archive = zip::ZipArchive::new(File::open(jar)?)?;
     let names = archive.file_names().collect::<Result<Vec<_>, _>>()?;
-    let name = names
-        .iter()
-        .find(|name| name.ends_with(".txz"))
-        .context("the jar holds no .txz")?
-        .clone()
-        .into_owned();
+    let name = names.iter().find(|name| name.ends_with(".txz")).context("the jar holds no .txz")?.clone().into_owned();
     let packed = archive.by_name(&name)?;
     let mut unpacked = lzma_rust2::XzReader::new(packed, false);
     std::fs::create_dir_all(target)?;
@@ -201,11 +170,8 @@ fn open_to_all(path: &Path) -> Result<()> {
         return Ok(());
     }
     let mode = metadata.permissions().mode();
-    let wanted = if metadata.is_dir() {
-        mode | 0o755
-    } else {
-        mode | 0o444 | ((mode & 0o100) >> 3) | ((mode & 0o100) >> 6)
-    };
+    let wanted =
+        if metadata.is_dir() { mode | 0o755 } else { mode | 0o444 | ((mode & 0o100) >> 3) | ((mode & 0o100) >> 6) };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(wanted))?;
     if metadata.is_dir() {
         for entry in std::fs::read_dir(path)? {
@@ -222,9 +188,7 @@ mod tests {
     #[test]
     fn the_pom_names_the_versions_that_the_cache_is_keyed_by() {
         assert!(POM.contains(&format!("<kafka.version>{KAFKA_VERSION}</kafka.version>")));
-        assert!(POM.contains(&format!(
-            "<postgres.version>{POSTGRES_VERSION}</postgres.version>"
-        )));
+        assert!(POM.contains(&format!("<postgres.version>{POSTGRES_VERSION}</postgres.version>")));
     }
 
     #[test]

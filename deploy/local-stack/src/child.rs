@@ -33,16 +33,8 @@ impl Child {
     /// When the program cannot be started or guarded.
     pub fn spawn(name: &str, command: &mut Command, stop_signal: Signal) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let inner = command
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("starting {name} ({program})"))?;
-        let child = Self {
-            name: name.to_owned(),
-            inner,
-            stop_signal,
-            ended: None,
-        };
+        let inner = command.process_group(0).spawn().with_context(|| format!("starting {name} ({program})"))?;
+        let child = Self { name: name.to_owned(), inner, stop_signal, ended: None };
         guard::watch(child.group().as_raw(), stop_signal)?;
         Ok(child)
     }
@@ -58,10 +50,7 @@ impl Child {
     /// When the operating system does not say.
     pub fn status(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none()
-            && let Some(status) = self
-                .inner
-                .try_wait()
-                .with_context(|| format!("asking how {} is", self.name))?
+            && let Some(status) = self.inner.try_wait().with_context(|| format!("asking how {} is", self.name))?
         {
             self.ended = Some(status);
             guard::forget(self.group().as_raw());

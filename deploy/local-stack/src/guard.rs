@@ -38,7 +38,9 @@ for entry in $groups; do
   kill -s "${entry%%:*}" -- "-$group" 2>/dev/null || continue
   kill -s CONT -- "-$group" 2>/dev/null
   rounds=0
-  while [ $rounds -lt 100 ] && kill -s 0 -- "-$group" 2>/dev/null; do
+  # Where nobody reaps orphans (a container without an init), an ended leader stays as a zombie.
+  while [ $rounds -lt 100 ] && kill -s 0 -- "-$group" 2>/dev/null \
+    && ! grep -qs '^State:[[:space:]]*Z' "/proc/$group/status"; do
     rounds=$((rounds + 1))
     sleep 0.1
   done
@@ -75,18 +77,12 @@ pub fn remove_at_end(folder: &Path) -> Result<()> {
 }
 
 fn tell(line: &str) -> Result<()> {
-    let mut pipe = PIPE
-        .lock()
-        .map_err(|_| anyhow::anyhow!("the guard's lock is poisoned"))?;
+    let mut pipe = PIPE.lock().map_err(|_| anyhow::anyhow!("the guard's lock is poisoned"))?;
     if pipe.is_none() {
         *pipe = Some(start()?);
     }
-    let Some(stdin) = pipe.as_mut() else {
-        bail!("the guard was not started")
-    };
-    stdin
-        .write_all(line.as_bytes())
-        .context("the guard that stops child processes is gone")
+    let Some(stdin) = pipe.as_mut() else { bail!("the guard was not started") };
+    stdin.write_all(line.as_bytes()).context("the guard that stops child processes is gone")
 }
 
 fn start() -> Result<ChildStdin> {

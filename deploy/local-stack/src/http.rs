@@ -27,7 +27,5 @@ async fn ask(address: &str, path: &str) -> Result<u16> {
     stream.read_exact(&mut head).await?;
     let text = std::str::from_utf8(&head)?;
     let status = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
-    Ok(status
-        .with_context(|| format!("{text:?} is not an HTTP answer"))?
-        .parse()?)
+    Ok(status.with_context(|| format!("{text:?} is not an HTTP answer"))?.parse()?)
 }

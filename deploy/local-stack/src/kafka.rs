@@ -65,19 +65,14 @@ impl KafkaOptions {
             ("log.index.size.max.bytes", "65536"),
             ("file.delete.delay.ms", "1000"),
         ];
-        self.settings
-            .extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        self.settings.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
         self
     }
 
     fn properties(&self) -> Result<String> {
         let own = self.voters.iter().find(|(id, _)| *id == self.node_id);
         let (_, controller_port) = own.context("a broker must be among its own voters")?;
-        let voters: Vec<String> = self
-            .voters
-            .iter()
-            .map(|(id, port)| format!("{id}@127.0.0.1:{port}"))
-            .collect();
+        let voters: Vec<String> = self.voters.iter().map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
         let replication = self.replication.to_string();
         let in_sync = self.replication.div_ceil(2).to_string();
         let mut lines = vec![
@@ -85,17 +80,8 @@ impl KafkaOptions {
             ("node.id", self.node_id.to_string()),
             ("controller.quorum.voters", voters.join(",")),
             ("controller.listener.names", "CONTROLLER".to_owned()),
-            (
-                "listeners",
-                format!(
-                    "PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{controller_port}",
-                    self.port
-                ),
-            ),
-            (
-                "advertised.listeners",
-                format!("PLAINTEXT://127.0.0.1:{}", self.port),
-            ),
+            ("listeners", format!("PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{controller_port}", self.port)),
+            ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{}", self.port)),
             ("log.dirs", self.log_dir().display().to_string()),
             // Topics come from deploy/topics.toml; a misspelt name must fail.
             ("auto.create.topics.enable", "false".to_owned()),
@@ -103,29 +89,16 @@ impl KafkaOptions {
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
             ("offsets.topic.replication.factor", replication.clone()),
             ("offsets.topic.num.partitions", "8".to_owned()),
-            (
-                "transaction.state.log.replication.factor",
-                replication.clone(),
-            ),
+            ("transaction.state.log.replication.factor", replication.clone()),
             ("transaction.state.log.min.isr", in_sync.clone()),
-            (
-                "share.coordinator.state.topic.replication.factor",
-                replication.clone(),
-            ),
+            ("share.coordinator.state.topic.replication.factor", replication.clone()),
             ("share.coordinator.state.topic.min.isr", in_sync),
             ("default.replication.factor", replication),
             // 128 MiB of heap by default, for compacted topics that hold a few offsets here.
             ("log.cleaner.dedupe.buffer.size", "4194304".to_owned()),
         ];
-        lines.extend(
-            self.settings
-                .iter()
-                .map(|(key, value)| (key.as_str(), value.clone())),
-        );
-        Ok(lines
-            .iter()
-            .map(|(key, value)| format!("{key}={value}\n"))
-            .collect())
+        lines.extend(self.settings.iter().map(|(key, value)| (key.as_str(), value.clone())));
+        Ok(lines.iter().map(|(key, value)| format!("{key}={value}\n")).collect())
     }
 
     fn log_dir(&self) -> PathBuf {
@@ -158,14 +131,9 @@ impl Kafka {
     /// When the programs cannot be fetched or run.
     pub async fn launch(mut options: KafkaOptions) -> Result<Self> {
         let artifacts = Artifacts::ensure().await?;
-        std::fs::create_dir_all(&options.data_dir)
-            .with_context(|| format!("making {}", options.data_dir.display()))?;
+        std::fs::create_dir_all(&options.data_dir).with_context(|| format!("making {}", options.data_dir.display()))?;
         options.data_dir = options.data_dir.canonicalize()?;
-        let mut kafka = Self {
-            options,
-            artifacts,
-            child: None,
-        };
+        let mut kafka = Self { options, artifacts, child: None };
         kafka.spawn().await?;
         Ok(kafka)
     }
@@ -178,27 +146,16 @@ impl Kafka {
         let start = Instant::now();
         let wanted = self.options.voters.len();
         loop {
-            if kafka_probe::brokers(self.options.port)
-                .await
-                .is_ok_and(|count| count >= wanted)
-            {
+            if kafka_probe::brokers(self.options.port).await.is_ok_and(|count| count >= wanted) {
                 return Ok(());
             }
             let ended = self.child.as_mut().map_or(Ok(None), Child::status)?;
             let tail = || service_process::tail(&self.log_file());
             if let Some(status) = ended {
-                bail!(
-                    "Kafka ended with {} instead of starting:\n{}",
-                    describe(status),
-                    tail()
-                );
+                bail!("Kafka ended with {} instead of starting:\n{}", describe(status), tail());
             }
             if start.elapsed() > START_BOUND {
-                bail!(
-                    "Kafka did not answer within {} s:\n{}",
-                    START_BOUND.as_secs(),
-                    tail()
-                );
+                bail!("Kafka did not answer within {} s:\n{}", START_BOUND.as_secs(), tail());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -268,10 +225,7 @@ impl Kafka {
         let mut command = self.java(&[&format!("-Xmx{}m", self.options.heap_mib)], "kafka.Kafka");
         command.arg(folder.join("server.properties"));
         let output = service_process::open_log(&self.log_file())?;
-        command
-            .stdin(Stdio::null())
-            .stderr(output.try_clone()?)
-            .stdout(output);
+        command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
         self.child = Some(Child::spawn("Kafka", &mut command, Signal::SIGTERM)?);
         Ok(())
     }
@@ -281,17 +235,12 @@ impl Kafka {
         if self.options.log_dir().join("meta.properties").exists() {
             return Ok(());
         }
-        let mut command = self.java(
-            &["-Xmx128m", "-XX:TieredStopAtLevel=1"],
-            "kafka.tools.StorageTool",
-        );
+        let mut command = self.java(&["-Xmx128m", "-XX:TieredStopAtLevel=1"], "kafka.tools.StorageTool");
         command.args(["format", "--ignore-formatted", "-t", CLUSTER_ID, "-c"]);
         command.arg(self.options.data_dir.join("server.properties"));
         let output = tokio::task::spawn_blocking(move || command.output())
             .await?
-            .context(
-                "starting java: is Java 17 or later installed? deploy/bootstrap.sh says how",
-            )?;
+            .context("starting java: is Java 17 or later installed? deploy/bootstrap.sh says how")?;
         if !output.status.success() {
             bail!(
                 "formatting Kafka's data folder failed:\n{}{}",
@@ -308,10 +257,7 @@ impl Kafka {
             .current_dir(&self.options.data_dir)
             .args(flags)
             .arg("-Djava.awt.headless=true")
-            .arg(format!(
-                "-Dlog4j2.configurationFile={}",
-                self.options.data_dir.join("log4j2.properties").display()
-            ))
+            .arg(format!("-Dlog4j2.configurationFile={}", self.options.data_dir.join("log4j2.properties").display()))
             .arg("-cp")
             .arg(self.artifacts.kafka_libs.join("*"))
             .arg(class);

@@ -21,22 +21,15 @@ static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 /// # Errors
 /// When no free port is found.
 pub fn free_port() -> Result<u16> {
-    let folder = std::env::temp_dir().join(format!(
-        "order-suite-ports-{}",
-        nix::unistd::Uid::effective()
-    ));
+    let folder = std::env::temp_dir().join(format!("order-suite-ports-{}", nix::unistd::Uid::effective()));
     std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     for _ in 0..ATTEMPTS {
         let port = rand::random_range(RANGE);
-        let lock =
-            File::create(folder.join(port.to_string())).context("making a port's lock file")?;
+        let lock = File::create(folder.join(port.to_string())).context("making a port's lock file")?;
         if lock.try_lock().is_err() || !is_free(port) {
             continue;
         }
-        RESERVED
-            .lock()
-            .map_err(|_| anyhow::anyhow!("the list of ports is poisoned"))?
-            .push(lock);
+        RESERVED.lock().map_err(|_| anyhow::anyhow!("the list of ports is poisoned"))?.push(lock);
         return Ok(port);
     }
     bail!("no free port between {} and {}", RANGE.start, RANGE.end)
@@ -88,11 +81,7 @@ fn processes_with(sockets: &HashSet<String>) -> Vec<String> {
     };
     let mut found = Vec::new();
     for process in processes.flatten() {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         if holds_one(&process.path(), sockets) {
@@ -109,11 +98,7 @@ fn holds_one(process: &Path, sockets: &HashSet<String>) -> bool {
     files
         .flatten()
         .filter_map(|file| std::fs::read_link(file.path()).ok())
-        .any(|target| {
-            target
-                .to_str()
-                .is_some_and(|target| sockets.contains(target))
-        })
+        .any(|target| target.to_str().is_some_and(|target| sockets.contains(target)))
 }
 
 fn command_line(process: &Path) -> String {
@@ -126,10 +111,7 @@ fn command_line(process: &Path) -> String {
         .collect();
     let mut text: String = words.join(" ").chars().take(SHOWN).collect();
     if text.is_empty() {
-        text = std::fs::read_to_string(process.join("comm"))
-            .unwrap_or_default()
-            .trim()
-            .to_owned();
+        text = std::fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned();
     }
     text
 }
@@ -153,10 +135,7 @@ mod tests {
         let port = listener.local_addr()?.port();
         assert!(!is_free(port));
         let holder = who_holds(port);
-        assert!(
-            holder.contains(&format!("pid {}", std::process::id())),
-            "{holder}"
-        );
+        assert!(holder.contains(&format!("pid {}", std::process::id())), "{holder}");
         Ok(())
     }
 
@@ -166,9 +145,6 @@ mod tests {
             0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1\n\
             1: 0100007F:1F90 0100007F:C000 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1\n\
             2: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4713 1\n";
-        assert_eq!(
-            listeners(table, 8080),
-            vec![("1000".to_owned(), "4711".to_owned())]
-        );
+        assert_eq!(listeners(table, 8080), vec![("1000".to_owned(), "4711".to_owned())]);
     }
 }

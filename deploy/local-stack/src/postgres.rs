@@ -39,11 +39,7 @@ pub struct PostgresOptions {
 impl PostgresOptions {
     /// A server with its defaults.
     pub fn new(data_dir: impl Into<PathBuf>, port: u16) -> Self {
-        Self {
-            data_dir: data_dir.into(),
-            port,
-            settings: Vec::new(),
-        }
+        Self { data_dir: data_dir.into(), port, settings: Vec::new() }
     }
 }
 
@@ -65,8 +61,7 @@ impl Postgres {
     /// When the programs cannot be fetched, or the server does not start (its log's end is in the error).
     pub async fn start(mut options: PostgresOptions) -> Result<Self> {
         let artifacts = Artifacts::ensure().await?;
-        std::fs::create_dir_all(&options.data_dir)
-            .with_context(|| format!("making {}", options.data_dir.display()))?;
+        std::fs::create_dir_all(&options.data_dir).with_context(|| format!("making {}", options.data_dir.display()))?;
         options.data_dir = options.data_dir.canonicalize()?;
         let account = Account::for_root()?;
         let wanted = options.data_dir.join("cluster");
@@ -75,14 +70,7 @@ impl Postgres {
             None => wanted,
         };
         let passwords = read_passwords(&options.data_dir)?;
-        let mut postgres = Self {
-            options,
-            artifacts,
-            account,
-            cluster,
-            passwords,
-            child: None,
-        };
+        let mut postgres = Self { options, artifacts, account, cluster, passwords, child: None };
         postgres.init().await?;
         postgres.launch().await?;
         Ok(postgres)
@@ -104,49 +92,28 @@ impl Postgres {
     /// When a name is not plain lower case, or the server refuses.
     pub async fn create_database(&mut self, database: &str, role: &str) -> Result<String> {
         for name in [database, role] {
-            let plain =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
             if name.is_empty() || !name.bytes().all(plain) {
                 bail!("{name:?} is no plain lower-case name");
             }
         }
         let password = self.password_of(role)?;
-        let mut admin = PgConnection::connect(&self.admin_url())
-            .await
-            .context("connecting as superuser")?;
-        let role_exists: bool =
-            sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
-                .bind(role)
-                .fetch_one(&mut admin)
-                .await?;
-        let verb = if role_exists { "alter" } else { "create" };
-        run(
-            &mut admin,
-            format!("{verb} role {role} login password '{password}'"),
-        )
-        .await?;
-        let exists: bool =
-            sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
-                .bind(database)
-                .fetch_one(&mut admin)
-                .await?;
-        if !exists {
-            run(
-                &mut admin,
-                format!("create database {database} owner {role}"),
-            )
+        let mut admin = PgConnection::connect(&self.admin_url()).await.context("connecting as superuser")?;
+        let role_exists: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = $1)")
+            .bind(role)
+            .fetch_one(&mut admin)
             .await?;
+        let verb = if role_exists { "alter" } else { "create" };
+        run(&mut admin, format!("{verb} role {role} login password '{password}'")).await?;
+        let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
+            .bind(database)
+            .fetch_one(&mut admin)
+            .await?;
+        if !exists {
+            run(&mut admin, format!("create database {database} owner {role}")).await?;
         }
-        run(
-            &mut admin,
-            format!("revoke all on database {database} from public"),
-        )
-        .await?;
-        run(
-            &mut admin,
-            "revoke connect on database postgres, template1 from public".to_owned(),
-        )
-        .await?;
+        run(&mut admin, format!("revoke all on database {database} from public")).await?;
+        run(&mut admin, "revoke connect on database postgres, template1 from public".to_owned()).await?;
         admin.close().await?;
         Ok(self.url_as(role, database))
     }
@@ -212,10 +179,7 @@ impl Postgres {
 
     fn url_as(&self, role: &str, database: &str) -> String {
         let password = self.passwords.get(role).map_or("", String::as_str);
-        format!(
-            "postgres://{role}:{password}@127.0.0.1:{}/{database}",
-            self.options.port
-        )
+        format!("postgres://{role}:{password}@127.0.0.1:{}/{database}", self.options.port)
     }
 
     fn password_of(&mut self, role: &str) -> Result<String> {
@@ -236,8 +200,7 @@ impl Postgres {
         }
         let fresh = self.cluster.with_extension("new");
         if fresh.exists() {
-            std::fs::remove_dir_all(&fresh)
-                .with_context(|| format!("removing {}", fresh.display()))?;
+            std::fs::remove_dir_all(&fresh).with_context(|| format!("removing {}", fresh.display()))?;
         }
         std::fs::create_dir(&fresh).with_context(|| format!("making {}", fresh.display()))?;
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o700))?;
@@ -248,38 +211,16 @@ impl Postgres {
             account.own(&password_file)?;
         }
         let mut command = self.program("initdb");
-        command.args([
-            "--username",
-            SUPERUSER,
-            "--auth",
-            "scram-sha-256",
-            "--encoding",
-            "UTF8",
-            "--no-instructions",
-        ]);
-        command.args([
-            "--locale-provider",
-            "builtin",
-            "--builtin-locale",
-            "C.UTF-8",
-            "--locale",
-            "C",
-        ]);
-        command
-            .arg("--pwfile")
-            .arg(&password_file)
-            .arg("--pgdata")
-            .arg(&fresh);
-        let output = tokio::task::spawn_blocking(move || command.output())
-            .await?
-            .context("starting initdb")?;
+        command.args(["--username", SUPERUSER, "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-instructions"]);
+        command.args(["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"]);
+        command.arg("--pwfile").arg(&password_file).arg("--pgdata").arg(&fresh);
+        let output = tokio::task::spawn_blocking(move || command.output()).await?.context("starting initdb")?;
         std::fs::remove_file(&password_file)?;
         if !output.status.success() {
             let said = [output.stdout, output.stderr].concat();
             bail!("initdb failed:\n{}", String::from_utf8_lossy(&said));
         }
-        std::fs::rename(&fresh, &self.cluster)
-            .with_context(|| format!("filling {}", self.cluster.display()))
+        std::fs::rename(&fresh, &self.cluster).with_context(|| format!("filling {}", self.cluster.display()))
     }
 
     /// Starts the server; after a kill its last workers may need a moment to let go of the shared memory.
@@ -289,9 +230,7 @@ impl Postgres {
             self.spawn()?;
             match self.wait_ready(start).await {
                 Ok(()) => return Ok(()),
-                Err(error)
-                    if start.elapsed() < Duration::from_secs(10) && still_attached(&error) =>
-                {
+                Err(error) if start.elapsed() < Duration::from_secs(10) && still_attached(&error) => {
                     self.child = None;
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -316,10 +255,7 @@ impl Postgres {
             command.arg("-c").arg(format!("{name}={value}"));
         }
         let output = open_log(&self.log_file())?;
-        command
-            .stdin(Stdio::null())
-            .stderr(output.try_clone()?)
-            .stdout(output);
+        command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
         // SIGINT is PostgreSQL's "fast" shutdown; SIGTERM would wait for every client to leave.
         self.child = Some(Child::spawn("PostgreSQL", &mut command, Signal::SIGINT)?);
         Ok(())
@@ -333,17 +269,10 @@ impl Postgres {
             };
             let ended = self.child.as_mut().map_or(Ok(None), Child::status)?;
             if let Some(status) = ended {
-                bail!(
-                    "PostgreSQL ended with {} instead of starting:\n{}",
-                    describe(status),
-                    tail(&self.log_file())
-                );
+                bail!("PostgreSQL ended with {} instead of starting:\n{}", describe(status), tail(&self.log_file()));
             }
             if start.elapsed() > START_BOUND {
-                bail!(
-                    "PostgreSQL did not answer within {START_BOUND:?} ({error}):\n{}",
-                    tail(&self.log_file())
-                );
+                bail!("PostgreSQL did not answer within {START_BOUND:?} ({error}):\n{}", tail(&self.log_file()));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -351,11 +280,7 @@ impl Postgres {
 
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.artifacts.postgres_home.join("bin").join(name));
-        command
-            .env_clear()
-            .env("LC_ALL", "C")
-            .env("PATH", "/usr/bin:/bin")
-            .current_dir("/");
+        command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/bin:/bin").current_dir("/");
         if let Some(account) = &self.account {
             account.apply(&mut command);
         }
@@ -365,8 +290,7 @@ impl Postgres {
 
 fn still_attached(error: &anyhow::Error) -> bool {
     let text = format!("{error:#}");
-    text.contains("pre-existing shared memory block")
-        || text.contains("lock file \"postmaster.pid\" already exists")
+    text.contains("pre-existing shared memory block") || text.contains("lock file \"postmaster.pid\" already exists")
 }
 
 fn passwords_file(data_dir: &Path) -> PathBuf {
@@ -376,9 +300,7 @@ fn passwords_file(data_dir: &Path) -> PathBuf {
 fn read_passwords(data_dir: &Path) -> Result<BTreeMap<String, String>> {
     let path = passwords_file(data_dir);
     match std::fs::read(&path) {
-        Ok(bytes) => {
-            serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
-        }
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
     }
@@ -391,12 +313,7 @@ fn read_passwords(data_dir: &Path) -> Result<BTreeMap<String, String>> {
 pub fn write_private(path: &Path, text: &str) -> Result<()> {
     let fresh = path.with_extension("part");
     let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&fresh, path)
@@ -406,14 +323,7 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
 
 /// Runs a statement whose names were checked and whose password is our own hexadecimal one.
 async fn run(connection: &mut PgConnection, statement: String) -> Result<()> {
-    let verb: String = statement
-        .split(" password ")
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    sqlx::raw_sql(AssertSqlSafe(statement))
-        .execute(connection)
-        .await
-        .with_context(|| verb)?;
+    let verb: String = statement.split(" password ").next().unwrap_or_default().to_owned();
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.with_context(|| verb)?;
     Ok(())
 }

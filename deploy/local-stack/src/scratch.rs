@@ -20,16 +20,8 @@ impl Scratch {
     /// When there is no such place.
     pub fn new(purpose: &str) -> Result<Self> {
         let account = Account::for_root()?;
-        let usable = |place: &PathBuf| {
-            account
-                .as_ref()
-                .is_none_or(|account| account.can_enter(place).unwrap_or(false))
-        };
-        let places = [
-            std::env::temp_dir(),
-            PathBuf::from("/tmp"),
-            PathBuf::from("/var/tmp"),
-        ];
+        let usable = |place: &PathBuf| account.as_ref().is_none_or(|account| account.can_enter(place).unwrap_or(false));
+        let places = [std::env::temp_dir(), PathBuf::from("/tmp"), PathBuf::from("/var/tmp")];
         let Some(place) = places.iter().find(|place| usable(place)) else {
             bail!("none of {places:?} can be entered by the account that runs PostgreSQL")
         };

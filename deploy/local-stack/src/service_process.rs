@@ -62,32 +62,19 @@ impl ServiceProcess {
     /// # Errors
     /// When the process ends first or `bound` passes; the end of its log is in the error.
     pub async fn wait_ready(&mut self, url: &str, bound: Duration) -> Result<()> {
-        let rest = url
-            .strip_prefix("http://")
-            .with_context(|| format!("{url} is not an http:// address"))?;
-        let (address, path) = rest
-            .split_once('/')
-            .with_context(|| format!("{url} has no path"))?;
+        let rest = url.strip_prefix("http://").with_context(|| format!("{url} is not an http:// address"))?;
+        let (address, path) = rest.split_once('/').with_context(|| format!("{url} has no path"))?;
         let path = format!("/{path}");
         let start = Instant::now();
         loop {
             let answer = http::status(address, &path).await;
             if let Some(status) = self.child.status()? {
-                bail!(
-                    "{} ended with {} instead of becoming ready:\n{}",
-                    self.name(),
-                    describe(status),
-                    self.tail()
-                );
+                bail!("{} ended with {} instead of becoming ready:\n{}", self.name(), describe(status), self.tail());
             }
             match answer {
                 Ok(200) => return Ok(()),
                 other if start.elapsed() > bound => {
-                    bail!(
-                        "{} was not ready after {bound:?} ({url}: {other:?}):\n{}",
-                        self.name(),
-                        self.tail()
-                    )
+                    bail!("{} was not ready after {bound:?} ({url}: {other:?}):\n{}", self.name(), self.tail())
                 }
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -167,12 +154,7 @@ impl ServiceProcess {
         let mut command = Command::new(&options.program);
         command
             .args(&options.arguments)
-            .envs(
-                options
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            )
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stderr(output.try_clone()?)
             .stdout(output);
@@ -182,11 +164,7 @@ impl ServiceProcess {
 
 /// Opens a program's log for appending.
 pub(crate) fn open_log(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .with_context(|| format!("opening {}", path.display()))
+    OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("opening {}", path.display()))
 }
 
 /// The last lines of a log, with its name, for an error.
@@ -199,9 +177,5 @@ pub fn tail(path: &Path) -> String {
         file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    format!(
-        "--- the end of {}\n{}---",
-        path.display(),
-        read().unwrap_or_else(|error| format!("{error}\n"))
-    )
+    format!("--- the end of {}\n{}---", path.display(), read().unwrap_or_else(|error| format!("{error}\n")))
 }

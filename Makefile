@@ -1,0 +1,50 @@
+# The order suite: `make run` shows it, `make test` proves it.
+
+# dev builds fast and is the default; PROFILE=release runs fast.
+PROFILE ?= dev
+ONCE ?=
+CARGO ?= cargo
+# The committed versions, nothing newer.
+CARGO_FLAGS ?= --locked
+
+target = $(or $(CARGO_TARGET_DIR),target)
+binaries = $(target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+build = $(CARGO) build $(CARGO_FLAGS) --profile $(PROFILE)
+shell_files = suite .ci/run $(wildcard deploy/*.sh tests/*.sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check stop reset bootstrap
+
+help: ## Print this
+	@echo 'make TARGET'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
+	@echo 'Settings of run: ONCE=1 (end after the sample order, with its status), PROFILE=release, DATA_DIR (./data),'
+	@echo '  ORDER_PORT (8080), PAYMENT_PORT (8081), INVENTORY_PORT (8082), NOTIFICATION_PORT (8083), GATEWAY_PORT (8090),'
+	@echo '  KAFKA_PORT (19092), KAFKA_CONTROLLER_PORT (19093), POSTGRES_PORT (15432), SMTP_URL (mails into DATA_DIR/mails),'
+	@echo '  and for existing servers KAFKA_BOOTSTRAP, DATABASE_URL_{ORDER,PAYMENT,INVENTORY,NOTIFICATION}.'
+
+run: bootstrap ## Build and start everything, place a sample order, run until Ctrl-C
+	$(build) --workspace --bins
+	@exec $(binaries)/local-stack up $(if $(filter-out 0 no false,$(ONCE)),--once)
+
+test: bootstrap ## Run every test on a Kafka and PostgreSQL of its own
+	@exec deploy/test.sh
+
+check: bootstrap ## Formatting, lints and documentation, without warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(CARGO_FLAGS) --workspace --no-deps --document-private-items
+	@if command -v shellcheck >/dev/null; then echo shellcheck $(shell_files); shellcheck $(shell_files); \
+	  else echo 'shellcheck is not installed: the shell scripts are only parsed'; \
+	  for file in $(shell_files); do bash -n "$$file" || exit 1; done; fi
+
+stop: ## Stop what `make run` runs
+	@$(build) --quiet --package local-stack
+	@exec $(binaries)/local-stack stop
+
+reset: ## Stop it and forget its data
+	@$(build) --quiet --package local-stack
+	@exec $(binaries)/local-stack reset
+
+bootstrap:
+	@deploy/bootstrap.sh

@@ -1,2 +1,0 @@
-//! `local-stack`
-fn main() {}
