@@ -1,0 +1,293 @@
+//! Makes the broker's topics what the declaration says, as often as one likes.
+//!
+//! Nothing is changed unless everything can be: live topics are looked at first, and one that has another number of
+//! partitions refuses the whole run. Missing topics are made by one request, and a run beside this one may have made
+//! some of them meanwhile. Settings that differ are altered; those that the declaration doesn't name stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::{Overrides, TopicSpec, TopicsError, TopicsFile};
+
+/// How long the broker may take to change what it was asked to.
+const BOUND: Duration = Duration::from_secs(30);
+/// How long it may take to say what there is: a wrong address is told sooner than a slow change.
+const ASK_BOUND: Duration = Duration::from_secs(10);
+/// How often to ask whether new topics have leaders.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What was done. Names are physical: with the installation's prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Topics that were missing.
+    pub created: Vec<String>,
+    /// Topics that were as declared.
+    pub unchanged: Vec<String>,
+    /// Topics whose settings differed, and what was altered: `retention.ms: 1 -> 2`.
+    pub config_changed: Vec<(String, Vec<String>)>,
+    /// Topics that live with another replication factor than declared. It is left as it is: moving copies between
+    /// brokers is the operator's decision (`kafka-reassign-partitions`).
+    pub other_replication: Vec<String>,
+}
+
+/// A live topic that can't be made what the declaration says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its physical name.
+    pub topic: String,
+    /// The partitions it has.
+    pub live: i32,
+    /// The partitions it should have.
+    pub declared: i32,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, live, declared } = self;
+        write!(f, "{topic} has {live} partitions, not {declared}")
+    }
+}
+
+pub(super) fn refusals(refused: &[Refusal]) -> String {
+    let all: Vec<String> = refused.iter().map(Refusal::to_string).collect();
+    format!(
+        "{}. The partitions of a topic that lives are not changed: orders would move to other partitions and their \
+         events would lose their order. Declare the number that it has, or drain and delete the topic first",
+        all.join("; ")
+    )
+}
+
+/// Makes the topics under `prefix` at `bootstrap` what `file` and `overrides` say, and waits until each has its leaders.
+///
+/// # Errors
+/// [`TopicsError::Refused`] when a live topic has another number of partitions; then nothing was changed, unless a run
+/// beside this one created that topic meanwhile. Otherwise when the broker refuses, or doesn't answer in time.
+pub async fn apply(
+    bootstrap: &str,
+    prefix: &str,
+    file: &TopicsFile,
+    overrides: Overrides,
+) -> Result<Report, TopicsError> {
+    let file = file.clone().with_overrides(overrides)?;
+    let wanted: Vec<TopicSpec> = file
+        .expand()
+        .into_iter()
+        .map(|spec| TopicSpec { name: format!("{prefix}{}", spec.name), ..spec })
+        .collect();
+    let broker = Broker::connect(bootstrap)?;
+    let live = broker.topics().await?;
+    refuse_other_partitions(&wanted, &live)?;
+
+    let missing: Vec<&TopicSpec> = wanted.iter().filter(|spec| !live.contains_key(&spec.name)).collect();
+    let created = broker.create(&missing).await?;
+    let live = broker.wait_for_leaders(&wanted).await?;
+    refuse_other_partitions(&wanted, &live)?;
+
+    let mut report = Report::default();
+    let existing: Vec<&TopicSpec> = wanted.iter().filter(|spec| !created.contains(&spec.name)).collect();
+    let mut changed: BTreeMap<String, Vec<String>> = broker.alter(&existing).await?.into_iter().collect();
+    for spec in &wanted {
+        if live.get(&spec.name).is_some_and(|topic| topic.replication != spec.replication) {
+            report.other_replication.push(spec.name.clone());
+        }
+        if created.contains(&spec.name) {
+            report.created.push(spec.name.clone());
+        } else if let Some(changes) = changed.remove(&spec.name) {
+            report.config_changed.push((spec.name.clone(), changes));
+        } else {
+            report.unchanged.push(spec.name.clone());
+        }
+    }
+    Ok(report)
+}
+
+fn refuse_other_partitions(wanted: &[TopicSpec], live: &BTreeMap<String, Shape>) -> Result<(), TopicsError> {
+    let refusal = |spec: &TopicSpec| {
+        let topic = live.get(&spec.name).filter(|topic| topic.partitions != spec.partitions)?;
+        Some(Refusal { topic: spec.name.clone(), live: topic.partitions, declared: spec.partitions })
+    };
+    let refused: Vec<Refusal> = wanted.iter().filter_map(refusal).collect();
+    if refused.is_empty() { Ok(()) } else { Err(TopicsError::Refused(refused)) }
+}
+
+/// What metadata says of a topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) partitions: i32,
+    pub(super) replication: i32,
+    /// Whether every partition has a leader.
+    led: bool,
+}
+
+/// The admin side of one cluster.
+pub(super) struct Broker {
+    bootstrap: String,
+    client: Arc<AdminClient<DefaultClientContext>>,
+}
+
+impl Broker {
+    pub(super) fn connect(bootstrap: &str) -> Result<Self, TopicsError> {
+        let client: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("client.id", "topics")
+            .set("allow.auto.create.topics", "false")
+            .create()
+            .map_err(|e| TopicsError::Unreachable { bootstrap: bootstrap.to_owned(), why: e.to_string() })?;
+        Ok(Self { bootstrap: bootstrap.to_owned(), client: Arc::new(client) })
+    }
+
+    fn unreachable(&self, why: impl fmt::Display) -> TopicsError {
+        TopicsError::Unreachable { bootstrap: self.bootstrap.clone(), why: why.to_string() }
+    }
+
+    /// Runs what librdkafka only offers as a blocking call.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&AdminClient<DefaultClientContext>) -> Result<T, rdkafka::error::KafkaError> + Send + 'static,
+    ) -> Result<T, TopicsError> {
+        let client = Arc::clone(&self.client);
+        let done = tokio::task::spawn_blocking(move || work(&client)).await;
+        done.map_err(|e| self.unreachable(e))?.map_err(|e| self.unreachable(e))
+    }
+
+    /// Every topic of the cluster.
+    pub(super) async fn topics(&self) -> Result<BTreeMap<String, Shape>, TopicsError> {
+        self.blocking(|client| {
+            let metadata = client.inner().fetch_metadata(None, ASK_BOUND)?;
+            let shape = |topic: &rdkafka::metadata::MetadataTopic| Shape {
+                partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
+                replication: topic.partitions().first().map_or(0, |p| i32::try_from(p.replicas().len()).unwrap_or(0)),
+                led: topic.partitions().iter().all(|p| p.leader() >= 0 && p.error().is_none()),
+            };
+            // A topic on its way in or out is listed without partitions: it is neither live nor in the way.
+            let there = metadata.topics().iter().filter(|topic| !topic.partitions().is_empty());
+            Ok(there.map(|topic| (topic.name().to_owned(), shape(topic))).collect())
+        })
+        .await
+    }
+
+    /// Creates the topics and answers which of them were not there before.
+    async fn create(&self, missing: &[&TopicSpec]) -> Result<BTreeSet<String>, TopicsError> {
+        if missing.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let new = missing.iter().map(|spec| {
+            let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
+            spec.config.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+        });
+        let new: Vec<NewTopic<'_>> = new.collect();
+        let results = self.client.create_topics(&new, &options()).await.map_err(|e| self.unreachable(e))?;
+        let mut created = BTreeSet::new();
+        for result in results {
+            match result {
+                Ok(name) => {
+                    created.insert(name);
+                }
+                // Somebody else creates the same topics at the same time.
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code)) => {
+                    return Err(TopicsError::Broker { what: format!("create {name}"), why: code.to_string() });
+                }
+            }
+        }
+        Ok(created)
+    }
+
+    async fn wait_for_leaders(&self, wanted: &[TopicSpec]) -> Result<BTreeMap<String, Shape>, TopicsError> {
+        let start = Instant::now();
+        loop {
+            let live = self.topics().await?;
+            let ready = |spec: &&TopicSpec| live.get(&spec.name).is_some_and(|topic| topic.led);
+            let Some(waiting) = wanted.iter().find(|spec| !ready(spec)) else {
+                return Ok(live);
+            };
+            if start.elapsed() > BOUND {
+                return Err(self.unreachable(format!("{} has no leader after {BOUND:?}", waiting.name)));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The settings of the topics that are there, by topic.
+    pub(super) async fn configs(&self, topics: &[&str]) -> Result<BTreeMap<String, ConfigResource>, TopicsError> {
+        if topics.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let resources: Vec<ResourceSpecifier<'_>> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let results = self.client.describe_configs(&resources, &options()).await.map_err(|e| self.unreachable(e))?;
+        let mut configs = BTreeMap::new();
+        for (name, result) in topics.iter().zip(results) {
+            let config = result.map_err(|code| TopicsError::Broker {
+                what: format!("describe {name}"),
+                why: code.to_string(),
+            })?;
+            let name = match &config.specifier {
+                rdkafka::admin::OwnedResourceSpecifier::Topic(name) => name.clone(),
+                _ => (*name).to_owned(),
+            };
+            configs.insert(name, config);
+        }
+        Ok(configs)
+    }
+
+    /// Alters the settings that differ and says which, by topic.
+    async fn alter(&self, existing: &[&TopicSpec]) -> Result<Vec<(String, Vec<String>)>, TopicsError> {
+        let names: Vec<&str> = existing.iter().map(|spec| &*spec.name).collect();
+        let configs = self.configs(&names).await?;
+        let (mut alterations, mut changed) = (Vec::new(), Vec::new());
+        for spec in existing {
+            let Some(config) = configs.get(&spec.name) else { continue };
+            let differences = differences(spec, config);
+            if differences.is_empty() {
+                continue;
+            }
+            let mut alteration = AlterConfig::new(ResourceSpecifier::Topic(&spec.name));
+            for (name, value) in &spec.config {
+                alteration = alteration.set(name, value);
+            }
+            // The request replaces all of a topic's settings, so those that an operator made are sent along.
+            let kept = config
+                .entries
+                .iter()
+                .filter(|entry| entry.source == ConfigSource::DynamicTopic && !spec.config.contains_key(&entry.name));
+            for entry in kept {
+                if let Some(value) = &entry.value {
+                    alteration = alteration.set(&entry.name, value);
+                }
+            }
+            alterations.push(alteration);
+            changed.push((spec.name.clone(), differences));
+        }
+        if alterations.is_empty() {
+            return Ok(changed);
+        }
+        let results = self.client.alter_configs(&alterations, &options()).await.map_err(|e| self.unreachable(e))?;
+        for result in results {
+            if let Err((resource, code)) = result {
+                return Err(TopicsError::Broker { what: format!("alter {resource:?}"), why: code.to_string() });
+            }
+        }
+        Ok(changed)
+    }
+}
+
+fn differences(spec: &TopicSpec, live: &ConfigResource) -> Vec<String> {
+    let difference = |(name, value): (&String, &String)| {
+        let found = live.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or("unset");
+        (found != value).then(|| format!("{name}: {found} -> {value}"))
+    };
+    spec.config.iter().filter_map(difference).collect()
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(BOUND)).operation_timeout(Some(BOUND))
+}
