@@ -1,0 +1,153 @@
+//! What payment-service does with the events of orders.
+//!
+//! `order.placed` authorizes and `order.confirmed` captures, by a call before the transaction; `order.cancelled` calls
+//! nobody: it writes what is to be undone, and [`crate::resolver`] carries that out. So a cancellation never fails for the
+//! gateway's sake, and a gateway that is away is no reason to forget it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use contracts::EventSet;
+use contracts::orders::OrderEvent;
+use contracts::payments::PaymentEvent;
+use jiff::Timestamp;
+use messaging::{Batch, Calls, Delivered, Failed, Failure, Handler, Item, Outgoing, OutgoingEvent};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::db;
+use crate::domain::{self, Answer, Context, NeedsCall, Origin, Plan, Rules};
+use crate::gateway::{PaymentGateway, status};
+use crate::resolver::Nudge;
+
+/// The consumer group `payment-service`.
+#[derive(Debug)]
+pub struct PaymentHandler<G> {
+    gateway: Arc<G>,
+    rules: Rules,
+    nudge: Nudge,
+}
+
+impl<G: PaymentGateway> PaymentHandler<G> {
+    /// A handler that calls `gateway` and nudges the resolver when there may be something for it.
+    pub fn new(gateway: Arc<G>, rules: Rules, nudge: Nudge) -> Self {
+        Self { gateway, rules, nudge }
+    }
+
+    /// Decides `items` in order, under the locks of their payments. What [`Handler::apply`] does, with its parts apart.
+    pub async fn decide(
+        &self,
+        db: &mut PgConnection,
+        items: &[&Item<OrderEvent, Answer>],
+        out: &mut Outgoing,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let mut ledger = db::payments::lock(db, &sorted(items.iter().map(|item| &item.event))).await?;
+        for item in items {
+            let context = Context { now, origin: origin(item), rules: self.rules };
+            let payment = ledger.get(item.order_id()).cloned();
+            match domain::on_event(payment, &item.event, item.answer.as_ref(), &context) {
+                Ok(decision) => {
+                    ledger.put(decision.payment);
+                    if let Some(event) = &decision.emitted {
+                        out.emit(outgoing(event, context.origin))?;
+                    }
+                }
+                Err(NeedsCall) => out.fail(item.event_id, raced()),
+            }
+        }
+        db::payments::save(db, &ledger).await?;
+        self.nudge.nudge();
+        Ok(())
+    }
+}
+
+impl<G: PaymentGateway> Handler for PaymentHandler<G> {
+    type Event = OrderEvent;
+    type Plan = Plan;
+    type Answer = Answer;
+    const CALLS: Calls = Calls::BeforeTransaction;
+
+    async fn plan(&self, db: &PgPool, events: &[Arc<Delivered<OrderEvent>>]) -> Result<Vec<Option<Plan>>, Failure> {
+        let payments = db::payments::find(db, &sorted(events.iter().map(|delivered| &delivered.event))).await?;
+        let plan = |delivered: &Arc<Delivered<OrderEvent>>| {
+            domain::plan(payments.get(&delivered.order_id()), &delivered.event)
+        };
+        Ok(events.iter().map(plan).collect())
+    }
+
+    async fn call(&self, _event: &Delivered<OrderEvent>, plan: Plan) -> Result<Answer, Failure> {
+        call(&*self.gateway, &plan).await
+    }
+
+    async fn apply(&self, batch: &mut Batch<'_, OrderEvent, Answer>) -> Result<(), Failure> {
+        let now = batch.now();
+        let (db, items, out) = batch.parts();
+        self.decide(db, items, out, now).await
+    }
+
+    async fn on_failed(
+        &self,
+        db: &mut PgConnection,
+        failed: &[Failed<'_, OrderEvent>],
+        _out: &mut Outgoing,
+    ) -> Result<(), Failure> {
+        let in_doubt = failed.iter().filter_map(|failed| Some((failed.delivered, status::doubt(failed.failure)?)));
+        let in_doubt: Vec<_> = in_doubt.collect();
+        if in_doubt.is_empty() {
+            return Ok(());
+        }
+        let now = db::payments::now(&mut *db).await?;
+        let order_ids = sorted(in_doubt.iter().map(|(delivered, _)| &delivered.event));
+        let mut ledger = db::payments::lock(db, &order_ids).await?;
+        for (delivered, doubt) in in_doubt {
+            let context = Context { now, origin: origin(delivered), rules: self.rules };
+            let payment = ledger.get(delivered.order_id()).cloned();
+            if let Some(payment) = domain::on_failed_attempt(payment, &delivered.event, doubt, &context) {
+                ledger.put(payment);
+            }
+        }
+        db::payments::save(db, &ledger).await?;
+        self.nudge.nudge();
+        Ok(())
+    }
+}
+
+/// Makes a planned call.
+pub(crate) async fn call<G: PaymentGateway>(gateway: &G, plan: &Plan) -> Result<Answer, Failure> {
+    match plan {
+        Plan::Authorize(authorization) => gateway.authorize(authorization).await.map(Answer::Authorize),
+        Plan::Capture { order_id, authorization_id } => {
+            gateway.capture(*order_id, authorization_id).await.map(Answer::Capture)
+        }
+    }
+}
+
+/// A payment event, caused by `origin` and in its trace (I15).
+pub(crate) fn outgoing(event: &PaymentEvent, origin: Origin) -> OutgoingEvent {
+    let cause = origin.cause.to_string();
+    let (cause, trace) = (Some(cause.as_str()), origin.trace.child());
+    match event {
+        PaymentEvent::Authorized(event) => OutgoingEvent::caused(event, cause, trace),
+        PaymentEvent::Declined(event) => OutgoingEvent::caused(event, cause, trace),
+        PaymentEvent::Captured(event) => OutgoingEvent::caused(event, cause, trace),
+        PaymentEvent::CaptureFailed(event) => OutgoingEvent::caused(event, cause, trace),
+        PaymentEvent::Voided(event) => OutgoingEvent::caused(event, cause, trace),
+        PaymentEvent::Refunded(event) => OutgoingEvent::caused(event, cause, trace),
+    }
+}
+
+fn origin(delivered: &Delivered<OrderEvent>) -> Origin {
+    Origin { cause: delivered.event_id, trace: delivered.trace() }
+}
+
+/// The orders concerned, each once, in lock order.
+fn sorted<'a>(events: impl Iterator<Item = &'a OrderEvent>) -> Vec<Uuid> {
+    let distinct: BTreeSet<Uuid> = events.map(|event| event.order_id().uuid()).collect();
+    distinct.into_iter().collect()
+}
+
+/// The row changed between plan and transaction, so that a call is needed that nobody made: the attempt starts again.
+fn raced() -> Failure {
+    Failure::retryable("payment.raced", "the payment changed while the event was on its way")
+}
