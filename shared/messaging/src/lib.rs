@@ -17,6 +17,7 @@ pub mod relay;
 pub mod retry;
 pub mod schema;
 pub mod settings;
+pub mod topics;
 pub mod transaction;
 
 pub use consumer::Consumer;
