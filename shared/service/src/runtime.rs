@@ -83,6 +83,9 @@ fn set<T>(field: &mut T, value: Option<T>) {
     }
 }
 
+/// Adds one of the service's own tasks, once the set exists.
+type AddWork = Box<dyn FnOnce(&mut TaskSet) + Send>;
+
 /// The running parts of one service, being put together.
 pub struct Runtime {
     pool: PgPool,
@@ -90,7 +93,7 @@ pub struct Runtime {
     shutdown: Shutdown,
     wake: Wake,
     health: Health,
-    work: Vec<Box<dyn FnOnce(&mut TaskSet) + Send>>,
+    work: Vec<AddWork>,
 }
 
 impl Runtime {
