@@ -264,7 +264,10 @@ impl TopicsFile {
             return Err(format!("partitions = {}: at least 1 is needed", self.partitions));
         }
         if self.cleanup_policy != "delete" {
-            return Err(format!("cleanup_policy = {:?}: compaction would drop events of an order", self.cleanup_policy));
+            return Err(format!(
+                "cleanup_policy = {:?}: compaction would drop events of an order",
+                self.cleanup_policy
+            ));
         }
         if !self.profiles.contains_key(DEFAULT_PROFILE) {
             return Err(format!("profiles.{DEFAULT_PROFILE} is missing"));
@@ -282,11 +285,8 @@ impl TopicsFile {
             let tiers = self.groups.retry_tiers;
             return Err(format!("groups.retry_tiers = {tiers}: tier 0 and at least one with a delay are needed"));
         }
-        let retentions = [
-            self.source.retention_days,
-            self.groups.retry_retention_days,
-            self.groups.dead_letter_retention_days,
-        ];
+        let retentions =
+            [self.source.retention_days, self.groups.retry_retention_days, self.groups.dead_letter_retention_days];
         if retentions.contains(&0) {
             return Err("retention of 0 days: records would vanish unread".to_owned());
         }

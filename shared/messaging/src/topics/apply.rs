@@ -78,11 +78,8 @@ pub async fn apply(
     overrides: Overrides,
 ) -> Result<Report, TopicsError> {
     let file = file.clone().with_overrides(overrides)?;
-    let wanted: Vec<TopicSpec> = file
-        .expand()
-        .into_iter()
-        .map(|spec| TopicSpec { name: format!("{prefix}{}", spec.name), ..spec })
-        .collect();
+    let wanted: Vec<TopicSpec> =
+        file.expand().into_iter().map(|spec| TopicSpec { name: format!("{prefix}{}", spec.name), ..spec }).collect();
     let broker = Broker::connect(bootstrap)?;
     let live = broker.topics().await?;
     refuse_other_partitions(&wanted, &live)?;
@@ -226,10 +223,8 @@ impl Broker {
         let results = self.client.describe_configs(&resources, &options()).await.map_err(|e| self.unreachable(e))?;
         let mut configs = BTreeMap::new();
         for (name, result) in topics.iter().zip(results) {
-            let config = result.map_err(|code| TopicsError::Broker {
-                what: format!("describe {name}"),
-                why: code.to_string(),
-            })?;
+            let config = result
+                .map_err(|code| TopicsError::Broker { what: format!("describe {name}"), why: code.to_string() })?;
             let name = match &config.specifier {
                 rdkafka::admin::OwnedResourceSpecifier::Topic(name) => name.clone(),
                 _ => (*name).to_owned(),

@@ -103,7 +103,8 @@ fn a_misspelt_setting_is_named_with_its_line() {
 
 #[test]
 fn overrides_that_contradict_the_declaration_are_refused() {
-    let refused = |overrides| builtin().with_profile("cluster").and_then(|file| file.with_overrides(overrides)).is_err();
+    let refused =
+        |overrides| builtin().with_profile("cluster").and_then(|file| file.with_overrides(overrides)).is_err();
     assert!(refused(Overrides { partitions: Some(0), replication: None }));
     assert!(refused(Overrides { partitions: None, replication: Some(1) }), "fewer copies than must be written");
     assert!(!refused(Overrides { partitions: Some(12), replication: Some(2) }));
