@@ -28,13 +28,8 @@ impl Cluster {
     pub async fn shared() -> Result<&'static Self> {
         let shared = SHARED
             .get_or_try_init(async || {
-                let variable =
-                    |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-                PrivateCluster::start(
-                    variable("TEST_KAFKA_BOOTSTRAP"),
-                    variable("TEST_DATABASE_URL"),
-                )
-                .await
+                let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+                PrivateCluster::start(variable("TEST_KAFKA_BOOTSTRAP"), variable("TEST_DATABASE_URL")).await
             })
             .await?;
         Ok(&shared.cluster)
@@ -79,10 +74,7 @@ impl Cluster {
     /// # Errors
     /// When it cannot be made.
     pub async fn database(&self, prefix: &str) -> Result<TestDatabase> {
-        let options: PgConnectOptions = self
-            .admin_url
-            .parse()
-            .context("the address of the test PostgreSQL")?;
+        let options: PgConnectOptions = self.admin_url.parse().context("the address of the test PostgreSQL")?;
         TestDatabase::create(&options, &self.admin_url, prefix).await
     }
 
@@ -119,8 +111,7 @@ impl PrivateCluster {
             match admin_url {
                 Some(url) => anyhow::Ok((None, url)),
                 None => {
-                    let options =
-                        PostgresOptions::new(folder.path().join("postgres"), free_port()?);
+                    let options = PostgresOptions::new(folder.path().join("postgres"), free_port()?);
                     let postgres = Postgres::start(options).await?;
                     let url = postgres.admin_url();
                     Ok((Some(postgres), url))
@@ -128,15 +119,7 @@ impl PrivateCluster {
             }
         };
         let ((kafka, bootstrap), (postgres, admin_url)) = tokio::try_join!(kafka, postgres)?;
-        Ok(Self {
-            cluster: Cluster {
-                bootstrap,
-                admin_url,
-            },
-            kafka,
-            postgres,
-            _folder: folder,
-        })
+        Ok(Self { cluster: Cluster { bootstrap, admin_url }, kafka, postgres, _folder: folder })
     }
 
     /// This test's own Kafka.
@@ -144,9 +127,7 @@ impl PrivateCluster {
     /// # Errors
     /// When it was made with the shared one.
     pub fn kafka(&mut self) -> Result<&mut Kafka> {
-        self.kafka
-            .as_mut()
-            .context("this cluster's Kafka is the shared one")
+        self.kafka.as_mut().context("this cluster's Kafka is the shared one")
     }
 
     /// This test's own PostgreSQL.
@@ -154,9 +135,7 @@ impl PrivateCluster {
     /// # Errors
     /// When it was made with the shared one.
     pub fn postgres(&mut self) -> Result<&mut Postgres> {
-        self.postgres
-            .as_mut()
-            .context("this cluster's PostgreSQL is the shared one")
+        self.postgres.as_mut().context("this cluster's PostgreSQL is the shared one")
     }
 }
 

@@ -18,38 +18,18 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    pub(crate) async fn create(
-        admin: &PgConnectOptions,
-        admin_url: &str,
-        prefix: &str,
-    ) -> Result<Self> {
-        let name = crate::unique(
-            &prefix
-                .to_ascii_lowercase()
-                .replace(|c: char| !c.is_ascii_alphanumeric(), "_"),
-        );
-        let mut connection = admin
-            .connect()
-            .await
-            .context("connecting to the test PostgreSQL")?;
+    pub(crate) async fn create(admin: &PgConnectOptions, admin_url: &str, prefix: &str) -> Result<Self> {
+        let name = crate::unique(&prefix.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        let mut connection = admin.connect().await.context("connecting to the test PostgreSQL")?;
         // The name is letters, digits and underscores, as made above.
-        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
-            .execute(&mut connection)
-            .await?;
+        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await?;
         connection.close().await?;
-        let (server, _) = admin_url
-            .rsplit_once('/')
-            .context("the address of the test PostgreSQL names no database")?;
+        let (server, _) = admin_url.rsplit_once('/').context("the address of the test PostgreSQL names no database")?;
         let pool = PgPoolOptions::new()
             .max_connections(10)
-            .acquire_timeout(Duration::from_secs(30))
+            .acquire_timeout(Duration::from_secs(5))
             .connect_lazy_with(admin.clone().database(&name));
-        Ok(Self {
-            url: format!("{server}/{name}"),
-            pool,
-            name,
-            admin: admin.clone(),
-        })
+        Ok(Self { url: format!("{server}/{name}"), pool, name, admin: admin.clone() })
     }
 }
 
@@ -58,16 +38,12 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         let (admin, name) = (self.admin.clone(), self.name.clone());
         crate::kafka::on_a_thread("dropping a test database", move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let work = async {
                     let mut connection = PgConnection::connect_with(&admin).await?;
                     let statement = format!("drop database if exists {name} with (force)");
-                    sqlx::raw_sql(AssertSqlSafe(statement))
-                        .execute(&mut connection)
-                        .await?;
+                    sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
                     anyhow::Ok(connection.close().await?)
                 };
                 tokio::time::timeout(Duration::from_secs(10), work).await?

@@ -54,21 +54,12 @@ pub async fn produce_raw(
         .set("partitioner", "murmur2_random")
         .create()
         .context("making a producer")?;
-    let headers = headers
-        .iter()
-        .fold(OwnedHeaders::new(), |all, (key, value)| {
-            all.insert(Header {
-                key,
-                value: Some(*value),
-            })
-        });
+    let headers =
+        headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
     let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
     record.key = key;
     record.payload = payload;
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "a test writes what no relay would"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "a test writes what no relay would")]
     let sent = producer.send(record, BOUND).await;
     match sent {
         Ok(delivery) => Ok((delivery.partition, delivery.offset)),
@@ -104,9 +95,7 @@ fn read_to_end(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     while !unread.is_empty() {
         if start.elapsed() > BOUND {
-            bail!(
-                "the end of {topic} was not reached within {BOUND:?}: partitions {unread:?} are left"
-            );
+            bail!("the end of {topic} was not reached within {BOUND:?}: partitions {unread:?} are left");
         }
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
@@ -122,19 +111,10 @@ fn read_to_end(bootstrap: &str, topic: &str) -> Result<Vec<Record>> {
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
-    let metadata = consumer
-        .fetch_metadata(Some(topic), BOUND)
-        .with_context(|| format!("asking for {topic}"))?;
+    let metadata = consumer.fetch_metadata(Some(topic), BOUND).with_context(|| format!("asking for {topic}"))?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
-    let partitions: Vec<i32> = found
-        .map(|found| {
-            found
-                .partitions()
-                .iter()
-                .map(|partition| partition.id())
-                .collect()
-        })
-        .unwrap_or_default();
+    let partitions: Vec<i32> =
+        found.map(|found| found.partitions().iter().map(|partition| partition.id()).collect()).unwrap_or_default();
     if partitions.is_empty() {
         bail!("there is no topic {topic}");
     }
@@ -143,10 +123,7 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
 
 fn owned(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map(|headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-            .collect()
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
     });
     Record {
         partition: message.partition(),
@@ -165,24 +142,17 @@ fn owned(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
 pub async fn committed(bootstrap: &str, group: &str, topic: &str) -> Result<BTreeMap<i32, i64>> {
     let (bootstrap, group, topic) = (bootstrap.to_owned(), group.to_owned(), topic.to_owned());
     let ask = move || {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &bootstrap)
-            .set("group.id", &group)
-            .create()?;
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", &bootstrap).set("group.id", &group).create()?;
         let mut list = TopicPartitionList::new();
         for partition in partitions(&consumer, &topic)? {
             list.add_partition(&topic, partition);
         }
-        let found = consumer
-            .committed_offsets(list, BOUND)
-            .context("asking for committed offsets")?;
-        let known = found
-            .elements()
-            .into_iter()
-            .filter_map(|element| match element.offset() {
-                Offset::Offset(offset) => Some((element.partition(), offset)),
-                _ => None,
-            });
+        let found = consumer.committed_offsets(list, BOUND).context("asking for committed offsets")?;
+        let known = found.elements().into_iter().filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => Some((element.partition(), offset)),
+            _ => None,
+        });
         Ok(known.collect())
     };
     tokio::task::spawn_blocking(ask).await?

@@ -38,15 +38,8 @@ pub fn topic_prefix() -> String {
 /// When it has not been built: `make test` builds all before it runs any test.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe().context("where does this test's binary lie?")?;
-    let profile = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .context("a test lies in target/PROFILE/deps")?;
+    let profile = test.parent().and_then(|deps| deps.parent()).context("a test lies in target/PROFILE/deps")?;
     let path = profile.join(name);
-    ensure!(
-        path.is_file(),
-        "{} is not built: cargo build --workspace --bins",
-        path.display()
-    );
+    ensure!(path.is_file(), "{} is not built: cargo build --workspace --bins", path.display());
     Ok(path)
 }

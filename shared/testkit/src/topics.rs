@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use messaging::topics::{Overrides, TopicsFile};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -19,10 +20,7 @@ pub struct TestTopics {
 
 impl TestTopics {
     pub(crate) fn new(bootstrap: &str) -> Self {
-        Self {
-            bootstrap: bootstrap.to_owned(),
-            prefix: crate::topic_prefix(),
-        }
+        Self { bootstrap: bootstrap.to_owned(), prefix: crate::topic_prefix() }
     }
 
     /// The prefix, for a service's `TOPIC_PREFIX`.
@@ -43,16 +41,22 @@ impl TestTopics {
         let full = self.name(name);
         let topic = NewTopic::new(&full, partitions, TopicReplication::Fixed(1));
         let options = AdminOptions::new().operation_timeout(Some(BOUND));
-        for result in admin(&self.bootstrap)?
-            .create_topics([&topic], &options)
-            .await
-            .context("creating a topic")?
-        {
+        for result in admin(&self.bootstrap)?.create_topics([&topic], &options).await.context("creating a topic")? {
             if let Err((topic, code)) = result {
                 bail!("creating {topic}: {code}");
             }
         }
         Ok(full)
+    }
+
+    /// Makes every topic of the suite, each with so many partitions (few are quick to make).
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub async fn apply(&self, partitions: i32) -> Result<()> {
+        let overrides = Overrides { partitions: Some(partitions), replication: Some(1) };
+        messaging::topics::apply(&self.bootstrap, &self.prefix, &TopicsFile::builtin()?, overrides).await?;
+        Ok(())
     }
 }
 
@@ -64,30 +68,20 @@ impl Drop for TestTopics {
 }
 
 fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
-    let config = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .clone();
+    let config = ClientConfig::new().set("bootstrap.servers", bootstrap).clone();
     config.create().context("making an admin client")
 }
 
 fn delete(bootstrap: &str, prefix: &str) -> Result<()> {
     let bound = Duration::from_secs(5);
-    let probe: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .create()?;
+    let probe: BaseConsumer = ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
     let metadata = probe.fetch_metadata(None, bound)?;
-    let names: Vec<&str> = metadata
-        .topics()
-        .iter()
-        .map(|topic| topic.name())
-        .filter(|name| name.starts_with(prefix))
-        .collect();
+    let names: Vec<&str> =
+        metadata.topics().iter().map(|topic| topic.name()).filter(|name| name.starts_with(prefix)).collect();
     if names.is_empty() {
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let options = AdminOptions::new().operation_timeout(Some(bound));
     runtime.block_on(async {
         let answer = admin(bootstrap)?.delete_topics(&names, &options);

@@ -66,9 +66,10 @@ fn print_table(settings: &Settings, folder: &DataFolder, environment: &Environme
     say("\nReady:");
     let row = |name: &str, what: &str| say(&format!("  {name:<22}{what}"));
     for service in &SERVICES {
-        row(service.name, of(&format!("{}_URL", service.key)));
+        let url = of(&format!("{}_URL", service.key));
+        let page = if service.key == "ORDER" { format!("  (API: {url}/docs)") } else { String::new() };
+        row(service.name, &format!("{url}{page}"));
     }
-    row("  its API page", &format!("{}/docs", of("ORDER_URL")));
     row("sandbox gateway", &format!("{}/v1/ledger", of("GATEWAY_URL")));
     row("Kafka", of("KAFKA_BOOTSTRAP"));
     let data = folder.path().display();
