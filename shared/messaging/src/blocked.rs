@@ -9,7 +9,6 @@ use std::collections::HashMap;
 
 use contracts::{EventId, Header};
 use jiff::Timestamp;
-use jiff::civil::Date;
 use jiff_sqlx::ToSqlx;
 use sqlx::{PgConnection, PgPool, Row as _};
 use uuid::Uuid;
@@ -246,7 +245,7 @@ pub async fn next_held(db: &mut PgConnection, key: &OrderKey, limit: usize) -> R
         .map(|row| {
             let day: jiff_sqlx::Date = row.try_get(2)?;
             let headers: Vec<u8> = row.try_get(3)?;
-            let identity = Identity { day: Date::from(day.to_jiff()), event_id: EventId(row.try_get(1)?) };
+            let identity = Identity { day: day.to_jiff(), event_id: EventId(row.try_get(1)?) };
             Ok(Held {
                 id: row.try_get(0)?,
                 key: key.clone(),

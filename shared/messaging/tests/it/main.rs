@@ -1,0 +1,10 @@
+//! Messaging on a real Kafka and a real PostgreSQL.
+#![allow(missing_docs)]
+
+mod calls;
+mod effects;
+mod failures;
+mod identities;
+mod order_per_key;
+mod rig;
+mod relay;
