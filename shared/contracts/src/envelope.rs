@@ -91,9 +91,12 @@ pub fn encode<E: Event>(
 /// Reads the attributes, and the bytes of the event's data, of a record in either mode.
 pub fn decode<'a>(headers: &[Header], value: Option<&'a [u8]>) -> Result<(Envelope, &'a [u8]), DecodeError> {
     let value = value.ok_or_else(|| DecodeError::Undecodable("the record has no value".to_owned()))?;
-    let content_type = header_text(headers, names::CONTENT_TYPE).unwrap_or_default();
-    if content_type.to_ascii_lowercase().starts_with("application/cloudevents+json") {
-        return decode_structured(headers, value);
+    match mode(headers) {
+        Mode::Binary => {}
+        Mode::Structured => return decode_structured(headers, value),
+        Mode::Unreadable(media_type) => {
+            return Err(DecodeError::Undecodable(format!("CloudEvents as {media_type}, which is not read here")));
+        }
     }
     let required = |name: &str| match header_text(headers, name) {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
@@ -116,6 +119,25 @@ pub fn decode<'a>(headers: &[Header], value: Option<&'a [u8]>) -> Result<(Envelo
         trace: trace_of(headers),
     };
     Ok((envelope, value))
+}
+
+/// How a record carries its event, by its media type (Kafka protocol binding, section 3).
+enum Mode {
+    Binary,
+    Structured,
+    /// Batches, and formats other than JSON.
+    Unreadable(String),
+}
+
+fn mode(headers: &[Header]) -> Mode {
+    let content_type = header_text(headers, names::CONTENT_TYPE).unwrap_or_default();
+    // Parameters such as a character set may follow.
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match &*media_type {
+        "application/cloudevents+json" => Mode::Structured,
+        other if other.starts_with("application/cloudevents") => Mode::Unreadable(media_type),
+        _ => Mode::Binary,
+    }
 }
 
 /// The trace that a record's headers name.

@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
+/// The caller recorded this trace.
+const SAMPLED: u8 = 1;
+
 /// A version 00 `traceparent` (<https://www.w3.org/TR/trace-context/#traceparent-header>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
@@ -21,12 +24,13 @@ pub struct InvalidTraceParent;
 impl TraceParent {
     /// The root of a new, sampled trace.
     pub fn new_root() -> Self {
-        Self { trace_id: Uuid::new_v4().as_u128(), span_id: new_span_id(), flags: 1 }
+        Self { trace_id: Uuid::new_v4().as_u128(), span_id: new_span_id(), flags: SAMPLED }
     }
 
-    /// Made of its parts; `None` where an id is zero, which the standard forbids.
+    /// Made of its parts; `None` where an id is zero, which the standard forbids. Of the flags only `sampled` is kept:
+    /// the standard has others set to zero by who doesn't know them.
     pub fn from_parts(trace_id: u128, span_id: u64, flags: u8) -> Option<Self> {
-        (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags })
+        (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags: flags & SAMPLED })
     }
 
     /// The same trace, a new span.
@@ -46,7 +50,7 @@ impl TraceParent {
 
     /// Whether the caller recorded this trace.
     pub fn sampled(self) -> bool {
-        self.flags & 1 == 1
+        self.flags & SAMPLED == SAMPLED
     }
 }
 
