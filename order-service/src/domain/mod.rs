@@ -14,6 +14,6 @@ pub use events::SagaEvent;
 pub use fingerprint::{Fingerprint, IdempotencyKey, KeyError, integer};
 pub use order::{FollowUp, Order};
 pub use pricing::{Priced, PricingError, PricingProblem, Product, RequestedLine, price};
-pub use progress::{CaptureState, MailState, Progress, Template, progress};
+pub use progress::{CaptureState, MailState, Progress, Reached, Template, progress};
 pub use saga::{Decision, OrderState, PaymentStep, Prospect, Saga, StockStep, TooLate};
 pub use timeline::Entry;

@@ -1,13 +1,13 @@
 //! The timeline: every event of an order that order-service published or heard, in the order in which it did (I11).
 
 use contracts::event::base_type;
-use contracts::{Event, EventId, EventSet, OrderId};
+use contracts::notifications::NotificationEvent;
+use contracts::orders::{OrderCancelled, OrderConfirmed, OrderPlaced};
+use contracts::{Event, EventId, EventSet, Money, OrderId};
 use jiff::Timestamp;
 
 use super::events::SagaEvent;
 use super::order::FollowUp;
-use contracts::notifications::NotificationEvent;
-use contracts::orders::{OrderCancelled, OrderConfirmed};
 
 /// The most characters of an entry's text.
 const MAX_DETAIL_CHARS: usize = 200;
@@ -30,6 +30,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The order's first event, which its own row tells of.
+    pub fn placed(order_id: OrderId, event_id: EventId, at: Timestamp, total: Money) -> Self {
+        let event_type = OrderPlaced::TYPE.to_owned();
+        Self { order_id, event_id, event_type, at, detail: format!("{total} to pay"), template: None }
+    }
+
     /// An event that was heard.
     pub fn heard(event: &SagaEvent, event_id: EventId, at: Timestamp) -> Self {
         let template = match event {

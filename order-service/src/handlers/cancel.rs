@@ -1,0 +1,75 @@
+//! Cancelling: on the customer's request, and when the deadline has passed.
+
+use contracts::OrderId;
+use jiff::Timestamp;
+use jiff_sqlx::Timestamp as SqlTimestamp;
+use messaging::{Failure, Outgoing};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use super::{SERVICE, announce};
+use crate::db::{orders, timeline};
+use crate::domain::{Decision, Order, TooLate};
+
+/// What became of a customer's request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The order is cancelled now.
+    Now,
+    /// It was cancelled by an earlier request.
+    Before,
+    /// It can't be cancelled any more.
+    TooLate(TooLate),
+    /// There is no such order.
+    Unknown,
+}
+
+/// Cancels an order for its customer; the caller wakes the relay.
+pub async fn cancel_on_request(db: &PgPool, order_id: OrderId) -> Result<Cancelled, Failure> {
+    let mut transaction = db.begin().await?;
+    let mut locked = orders::lock_all(&mut transaction, &[order_id.uuid()]).await?;
+    let Some(order) = locked.get_mut(&order_id) else {
+        return Ok(Cancelled::Unknown);
+    };
+    let decision = match order.saga.cancel_on_request() {
+        Ok(Some(decision)) => decision,
+        Ok(None) => return Ok(Cancelled::Before),
+        Err(too_late) => return Ok(Cancelled::TooLate(too_late)),
+    };
+    record(&mut transaction, &[(&*order, decision)]).await?;
+    transaction.commit().await?;
+    Ok(Cancelled::Now)
+}
+
+/// Cancels those of these orders that are still open; the ids must be sorted. Returns how many; the caller wakes the
+/// relay. That they are overdue was seen before they were locked and can't become untrue.
+pub async fn cancel_overdue(db: &PgPool, ids: &[Uuid]) -> Result<usize, Failure> {
+    let mut transaction = db.begin().await?;
+    let locked = orders::lock_all(&mut transaction, ids).await?;
+    let mut overdue: Vec<Order> = locked.into_values().collect();
+    overdue.sort_unstable_by_key(|order| order.id);
+    let decided: Vec<(&Order, Decision)> = overdue
+        .iter_mut()
+        .filter_map(|order| {
+            let decision = order.saga.pass_deadline()?;
+            Some((&*order, decision))
+        })
+        .collect();
+    record(&mut transaction, &decided).await?;
+    let count = decided.len();
+    transaction.commit().await?;
+    Ok(count)
+}
+
+async fn record(db: &mut PgConnection, decided: &[(&Order, Decision)]) -> Result<(), Failure> {
+    let now: SqlTimestamp = sqlx::query_scalar("select now()").fetch_one(&mut *db).await?;
+    let now: Timestamp = now.to_jiff();
+    let mut out = Outgoing::new(SERVICE);
+    let entries: Result<Vec<_>, _> =
+        decided.iter().map(|(order, decision)| announce(&mut out, order, *decision, now, None)).collect();
+    let orders: Vec<&Order> = decided.iter().map(|(order, _)| *order).collect();
+    orders::save_all(db, &orders).await?;
+    timeline::append(db, &entries?, now).await?;
+    out.write(db).await?;
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! What payments, stock and mails do to an order.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+
+use contracts::OrderId;
+use messaging::{Batch, Calls, Delivered, Failure, Handler, Outgoing};
+use uuid::Uuid;
+
+use super::{Cause, announce, unknown_order};
+use crate::db::{orders, timeline};
+use crate::domain::{Entry, Order, SagaEvent};
+
+/// The consumer group's business: fold each event over its order's saga, and tell the timeline.
+///
+/// The topics commute (see [`crate::domain`]'s state machine), so it does not matter which of them is ahead.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SagaHandler;
+
+impl Handler for SagaHandler {
+    type Event = SagaEvent;
+    type Plan = Infallible;
+    type Answer = Infallible;
+    const CALLS: Calls = Calls::Never;
+
+    async fn call(&self, _: &Delivered<SagaEvent>, plan: Infallible) -> Result<Infallible, Failure> {
+        match plan {}
+    }
+
+    async fn apply(&self, batch: &mut Batch<'_, SagaEvent, Infallible>) -> Result<(), Failure> {
+        let now = batch.now();
+        let (db, items, out) = batch.parts();
+        // Mails change no saga: their orders need to exist, not to be locked.
+        let moved = distinct(items.iter().filter(|item| item.event.moves_the_saga()).map(|item| item.order_id()));
+        let mut locked = orders::lock_all(db, &moved).await?;
+        let told = distinct(items.iter().map(|item| item.order_id()).filter(|id| !locked.contains_key(id)));
+        let known = if told.is_empty() { HashSet::new() } else { orders::existing(db, &told).await? };
+
+        let mut entries = Vec::with_capacity(items.len());
+        let mut changed = HashSet::new();
+        for item in items {
+            let order_id = item.order_id();
+            let at = item.envelope.time.unwrap_or(now);
+            if let Some(order) = locked.get_mut(&order_id) {
+                entries.push(Entry::heard(&item.event, item.event_id, at));
+                let before = order.saga;
+                let cause = Cause { event_id: item.event_id.to_string(), trace: item.envelope.trace };
+                entries.extend(hear(order, &item.event, now, &cause, out)?);
+                if order.saga != before {
+                    changed.insert(order_id);
+                }
+            } else if known.contains(&order_id) && !item.event.moves_the_saga() {
+                entries.push(Entry::heard(&item.event, item.event_id, at));
+            } else {
+                out.fail(item.event_id, unknown_order(order_id));
+            }
+        }
+        orders::save_all(db, &sorted(&locked, &changed)).await?;
+        timeline::append(db, &entries, now).await?;
+        Ok(())
+    }
+}
+
+fn hear(
+    order: &mut Order,
+    event: &SagaEvent,
+    now: jiff::Timestamp,
+    cause: &Cause,
+    out: &mut Outgoing,
+) -> Result<Option<Entry>, Failure> {
+    let decision = order.hear(event);
+    decision.map(|decision| announce(out, order, decision, now, Some(cause))).transpose()
+}
+
+fn distinct(ids: impl Iterator<Item = OrderId>) -> Vec<Uuid> {
+    let mut ids: Vec<Uuid> = ids.map(OrderId::uuid).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn sorted<'a>(locked: &'a HashMap<OrderId, Order>, changed: &HashSet<OrderId>) -> Vec<&'a Order> {
+    let mut orders: Vec<&Order> = changed.iter().filter_map(|id| locked.get(id)).collect();
+    orders.sort_unstable_by_key(|order| order.id);
+    orders
+}

@@ -1,0 +1,52 @@
+//! What order-service does when something happens: to an event of another service, to a customer's wish, to a deadline.
+//!
+//! All three lock the order's row first, decide in [`crate::domain`], and write state, timeline and outbox in the one
+//! transaction (I11).
+
+mod cancel;
+mod events;
+
+use contracts::{OrderId, TraceParent};
+use jiff::Timestamp;
+use messaging::{Failure, Outgoing, OutgoingEvent};
+
+use crate::domain::{Decision, Entry, FollowUp, Order};
+pub use cancel::{Cancelled, cancel_on_request, cancel_overdue};
+pub use events::SagaHandler;
+
+/// The service's name: its consumer group, and the name on its events.
+pub const SERVICE: &str = "order-service";
+
+/// The `source` of the service's events.
+pub const SOURCE: &str = "/order-service";
+
+/// Publishes a decision once the transaction commits; returns its place in the timeline.
+fn announce(
+    out: &mut Outgoing,
+    order: &Order,
+    decision: Decision,
+    now: Timestamp,
+    cause: Option<&Cause>,
+) -> Result<Entry, Failure> {
+    let trace = cause.and_then(|cause| cause.trace).unwrap_or(order.trace).child();
+    let causation_id = cause.map(|cause| cause.event_id.as_str());
+    let follow_up = order.follow_up(decision, now);
+    let event = match &follow_up {
+        FollowUp::Confirmed(event) => OutgoingEvent::caused(event, causation_id, trace),
+        FollowUp::Cancelled(event) => OutgoingEvent::caused(event, causation_id, trace),
+    };
+    let event_id = out.emit(event)?;
+    tracing::info!(order_id = %order.id, trace_id = trace.trace_id(), state = %order.saga.state, "order decided");
+    Ok(Entry::decided(&follow_up, event_id))
+}
+
+/// The event that a decision follows from.
+struct Cause {
+    event_id: String,
+    trace: Option<TraceParent>,
+}
+
+/// An event about an order that was never committed: somebody broke I2.
+fn unknown_order(order_id: OrderId) -> Failure {
+    Failure::rejected("order.unknown", format!("there is no order {order_id}"))
+}
