@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
 use crate::account::create_open_folder;
+use crate::child::Child;
+use crate::guard;
 
 /// Apache Kafka's version, as in pom.xml.
 pub const KAFKA_VERSION: &str = "4.3.0";
@@ -37,7 +40,7 @@ impl Artifacts {
     /// # Errors
     /// When Maven is missing or fails, or the cache cannot be written.
     pub async fn ensure() -> Result<Self> {
-        tokio::task::spawn_blocking(|| Self::ensure_in(&cache_folder()?))
+        tokio::task::spawn_blocking(|| Self::ensure_in(&std::path::absolute(cache_folder()?)?))
             .await
             .context("fetching Kafka and PostgreSQL")?
     }
@@ -58,6 +61,7 @@ impl Artifacts {
         }
         let staging =
             tempfile::Builder::new().prefix(".fetch-").tempdir_in(cache).context("making a folder in the cache")?;
+        guard::remove_at_end(staging.path())?;
         fetch(staging.path(), platform)?;
         std::fs::rename(staging.path().join("home"), &home).with_context(|| format!("filling {}", home.display()))?;
         Ok(found)
@@ -112,16 +116,17 @@ fn fetch(staging: &Path, platform: &str) -> Result<()> {
 }
 
 fn run_maven(staging: &Path, libs: &Path, platform: &str) -> Result<()> {
-    let mut maven = Command::new("mvn")
+    let mut command = Command::new("mvn");
+    command
         .current_dir(staging)
-        .args(["-B", "--strict-checksums", "dependency:copy-dependencies"])
+        .args(["-B", "-Dstyle.color=never", "--strict-checksums", "dependency:copy-dependencies"])
         .arg(format!("-DoutputDirectory={}", libs.display()))
         .arg(format!("-Dpostgres.platform={platform}"))
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting mvn: is Maven installed? deploy/bootstrap.sh says how")?;
-    let output = maven.stdout.take().context("Maven has no output")?;
+        .stdout(Stdio::piped());
+    let mut maven = Child::spawn("Maven", &mut command, Signal::SIGTERM)
+        .context("is Maven installed? deploy/bootstrap.sh says how")?;
+    let output = maven.take_stdout().context("Maven has no output")?;
     let mut last = std::collections::VecDeque::with_capacity(LINES_SHOWN);
     for line in BufReader::new(output).lines() {
         let line = line.context("reading Maven's output")?;
@@ -133,7 +138,8 @@ fn run_maven(staging: &Path, libs: &Path, platform: &str) -> Result<()> {
         }
         last.push_back(line);
     }
-    let status = maven.wait().context("waiting for Maven")?;
+    // Its output has ended, so it is about to.
+    let status = maven.join()?;
     if !status.success() {
         let shown: Vec<String> = last.into();
         bail!("Maven could not fetch Kafka and PostgreSQL:\n{}", shown.join("\n"));

@@ -3,7 +3,7 @@
 //! It is `std::process` on purpose: a handle may be made in one tokio runtime (one test) and used in another.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus};
+use std::process::{ChildStdout, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -44,6 +44,11 @@ impl Child {
         self.inner.id()
     }
 
+    /// Its output, once, when it was started with a pipe.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.inner.stdout.take()
+    }
+
     /// How it ended, or `None` while it runs.
     ///
     /// # Errors
@@ -82,6 +87,18 @@ impl Child {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Waits for its end without a bound, blocking the thread.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn join(&mut self) -> Result<ExitStatus> {
+        let status = self.inner.wait().with_context(|| format!("waiting for {}", self.name))?;
+        if self.ended.replace(status).is_none() {
+            guard::forget(self.group().as_raw());
+        }
+        Ok(status)
     }
 
     /// Asks it to end, waits up to `bound`, then kills it.
@@ -128,8 +145,7 @@ impl Drop for Child {
             std::thread::sleep(POLL);
         }
         let _ = self.signal(Signal::SIGKILL);
-        let _ = self.inner.wait();
-        guard::forget(self.group().as_raw());
+        let _ = self.join();
     }
 }
 
