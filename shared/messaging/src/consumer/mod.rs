@@ -83,6 +83,8 @@ impl<H: Handler> Consumer<H> {
         tracing::info!(group = settings.group_id(), topics = ?names, "consuming");
 
         let stop = CancellationToken::new();
+        // However this function ends, also by being dropped, the thread ends and leaves the group.
+        let _stop_polling = stop.clone().drop_guard();
         let poller = {
             let (consumer, stop) = (Arc::clone(&consumer), stop.clone());
             std::thread::Builder::new()

@@ -121,14 +121,39 @@ async fn plan_events<H: Handler>(
         }
     }
     let delivered: Vec<_> = asked.iter().map(|(_, delivered)| Arc::clone(delivered)).collect();
-    for ((index, delivered), plan) in asked.into_iter().zip(plan(transactor, &delivered).await?) {
+    for ((index, delivered), plan) in asked.into_iter().zip(plan_each(transactor, &delivered).await?) {
         match plan {
-            Some(plan) => plans.calls.push(Planned { index, delivered, plan: Some(plan) }),
-            None => {
+            Ok(Some(plan)) => plans.calls.push(Planned { index, delivered, plan: Some(plan) }),
+            Ok(None) => {
                 let item = Item { delivered, answer: None };
                 plans.ready.push((tasks[index].id, (Prepared::Item(item), CallResult::NotNeeded)));
             }
+            Err(failure) => {
+                plans.ready.push((tasks[index].id, (Prepared::Failed(failure), CallResult::NotNeeded)));
+            }
         }
+    }
+    Ok(plans)
+}
+
+/// Plans all events at once; where that fails for what they contain, one by one, so that the culprit fails alone.
+async fn plan_each<H: Handler>(
+    transactor: &Transactor<H>,
+    delivered: &[Arc<Delivered<H::Event>>],
+) -> Result<Vec<Result<Option<H::Plan>, Failure>>, Failure> {
+    let passing = |failure: &Failure| matches!(failure.kind, FailureKind::Conflict | FailureKind::Outage);
+    match plan(transactor, delivered).await {
+        Ok(plans) => return Ok(plans.into_iter().map(Ok).collect()),
+        Err(failure) if passing(&failure) => return Err(failure),
+        Err(_) => {}
+    }
+    let mut plans = Vec::with_capacity(delivered.len());
+    for event in delivered {
+        plans.push(match plan(transactor, std::slice::from_ref(event)).await {
+            Ok(mut plan) => Ok(plan.pop().flatten()),
+            Err(failure) if passing(&failure) => return Err(failure),
+            Err(failure) => Err(failure),
+        });
     }
     Ok(plans)
 }
@@ -186,8 +211,13 @@ async fn prepare_step<H: Handler>(
         && let Some(delivered) = task.arrival.delivered().cloned()
         && !task.arrival.identity.is_expired(Timestamp::now(), transactor.settings.inbox_days)
     {
-        let plan = plan(transactor, std::slice::from_ref(&delivered)).await?.pop().flatten();
-        (task.prepared, result) = make_call(&*transactor.handler, delivered, plan).await;
+        match plan_each(transactor, std::slice::from_ref(&delivered)).await?.pop() {
+            Some(Ok(plan)) => {
+                (task.prepared, result) = make_call(&*transactor.handler, delivered, plan).await;
+            }
+            Some(Err(failure)) => task.prepared = Prepared::Failed(failure),
+            None => {}
+        }
     }
     Ok((Prepared::Held(held), result))
 }

@@ -98,11 +98,10 @@ async fn the_offset_stays_where_the_transaction_rolled_back() -> Result<()> {
     let instance = rig.start();
     let group = format!("{}{SERVICE}", rig.topics.prefix());
     eventually("the group has met the record", BOUND, async || {
-        let refused: bool = sqlx::query_scalar(
-            "select xact_rollback > 0 from pg_stat_database where datname = current_database()",
-        )
-        .fetch_one(&rig.db.pool)
-        .await?;
+        let refused: bool =
+            sqlx::query_scalar("select xact_rollback > 0 from pg_stat_database where datname = current_database()")
+                .fetch_one(&rig.db.pool)
+                .await?;
         ensure!(refused, "no transaction was rolled back yet");
         Ok(())
     })

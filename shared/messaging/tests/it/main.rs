@@ -6,5 +6,5 @@ mod effects;
 mod failures;
 mod identities;
 mod order_per_key;
-mod rig;
 mod relay;
+mod rig;

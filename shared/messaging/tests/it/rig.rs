@@ -129,6 +129,11 @@ pub struct Applied {
 
 impl Rig {
     pub async fn new(retry_delays_ms: &[u64]) -> Result<Self> {
+        // Shown by the harness for a test that fails; more with RUST_LOG.
+        let logs = tracing_subscriber::fmt()
+            .with_test_writer()
+            .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()));
+        let _ = logs.try_init();
         Self::on(Cluster::shared().await?, retry_delays_ms).await
     }
 
@@ -165,8 +170,7 @@ impl Rig {
 
     pub fn start_with<H: Handler>(&self, handler: H) -> Instance {
         let (stop_consumer, stop_relay, wake) = (CancellationToken::new(), CancellationToken::new(), Wake::default());
-        let consumer =
-            Consumer::new(handler, &["orders"], self.db.pool.clone(), self.settings.clone(), wake.clone());
+        let consumer = Consumer::new(handler, &["orders"], self.db.pool.clone(), self.settings.clone(), wake.clone());
         let consuming = consumer.run(stop_consumer.clone());
         let relaying = Relay::run(self.db.pool.clone(), self.settings.clone(), wake, stop_relay.clone());
         Instance { stop_consumer, stop_relay, consumer: spawn(consuming), relay: spawn(relaying) }
@@ -285,9 +289,7 @@ impl Rig {
 }
 
 #[allow(clippy::disallowed_methods)] // The handle is kept and joined, or aborted on purpose.
-fn spawn(
-    task: impl Future<Output = Result<(), Failure>> + Send + 'static,
-) -> JoinHandle<Result<(), Failure>> {
+fn spawn(task: impl Future<Output = Result<(), Failure>> + Send + 'static) -> JoinHandle<Result<(), Failure>> {
     tokio::spawn(task)
 }
 
