@@ -1,0 +1,65 @@
+//! What inventory-service does with the events of orders: whole batches at once, since nobody outside is asked.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+
+use contracts::inventory::StockEvent;
+use contracts::orders::OrderEvent;
+use messaging::{Batch, Delivered, Failure, Handler, OutgoingEvent};
+
+use crate::db;
+use crate::domain::{Refusal, Warehouse, touched_skus};
+
+/// The consumer group `inventory-service`.
+#[derive(Debug, Clone, Copy)]
+pub struct InventoryHandler;
+
+impl Handler for InventoryHandler {
+    type Event = OrderEvent;
+    type Plan = Infallible;
+    type Answer = Infallible;
+
+    async fn call(&self, _event: &Delivered<OrderEvent>, plan: Infallible) -> Result<Infallible, Failure> {
+        match plan {}
+    }
+
+    /// Reserves, sells and gives back, in offset order, on rows that are locked in the order of [`db`]. A refused event is
+    /// named; the batch is then decided anew without it.
+    async fn apply(&self, batch: &mut Batch<'_, OrderEvent, Infallible>) -> Result<(), Failure> {
+        let (db, items, out) = batch.parts();
+        let orders: BTreeSet<_> = items.iter().map(|item| item.order_id()).collect();
+        let reservations = db::reservations::lock(db, &orders).await?;
+        let skus = touched_skus(&reservations, items.iter().map(|item| &item.event));
+        let stock = db::stock::lock(db, &skus).await?;
+        let mut warehouse = Warehouse { stock, reservations };
+        for item in items {
+            match warehouse.decide(&item.event) {
+                Ok(Some(event)) => {
+                    out.emit(followed_by(item, &event))?;
+                }
+                Ok(None) => {}
+                Err(refusal) => out.fail(item.event_id, refused(refusal)),
+            }
+        }
+        db::reservations::save(db, &warehouse.reservations).await?;
+        db::stock::save(db, &warehouse.stock).await
+    }
+}
+
+fn followed_by(cause: &Delivered<OrderEvent>, event: &StockEvent) -> OutgoingEvent {
+    match event {
+        StockEvent::Reserved(event) => cause.followed_by(event),
+        StockEvent::Rejected(event) => cause.followed_by(event),
+        StockEvent::Released(event) => cause.followed_by(event),
+    }
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    let class = match refusal {
+        Refusal::Contract(_) => "inventory.contract",
+        Refusal::NothingReserved => "inventory.nothing_reserved",
+        Refusal::OtherLines => "inventory.other_lines",
+        Refusal::StockMissing => "inventory.stock_missing",
+    };
+    Failure::rejected(class, refusal)
+}
