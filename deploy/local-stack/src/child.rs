@@ -157,3 +157,9 @@ pub fn describe(status: ExitStatus) -> String {
         (None, None) => "an unknown status".to_owned(),
     }
 }
+
+/// As a shell tells it: the exit status, or 128 + n after signal n.
+pub fn status_number(status: ExitStatus) -> u8 {
+    let number = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    number.and_then(|number| u8::try_from(number).ok()).unwrap_or(1)
+}

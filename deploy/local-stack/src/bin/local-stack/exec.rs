@@ -1,11 +1,11 @@
 //! `local-stack exec -- CMD`: a command on a fresh Kafka and PostgreSQL that are thrown away after it.
 
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use local_stack::child::Child;
+use local_stack::child::{Child, status_number};
 use local_stack::{Kafka, KafkaOptions, Postgres, PostgresOptions, Scratch, free_port};
 use nix::sys::signal::Signal;
 
@@ -82,12 +82,6 @@ async fn supervise(
             Ok(128 + signal)
         }
     }
-}
-
-fn status_number(status: ExitStatus) -> u8 {
-    use std::os::unix::process::ExitStatusExt;
-    let number = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    number.and_then(|number| u8::try_from(number).ok()).unwrap_or(1)
 }
 
 fn address(postgres: &Postgres) -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -236,14 +236,14 @@ async fn run_once(
     }
 }
 
-/// Runs the command line with our own output, for people to read; true when it succeeded.
-pub async fn run_in_front(settings: &Settings, arguments: &[&str], environment: &Environment) -> Result<bool> {
+/// Runs the command line with our own output, for people to read; how it ended.
+pub async fn run_in_front(settings: &Settings, arguments: &[&str], environment: &Environment) -> Result<ExitStatus> {
     const BOUND: Duration = Duration::from_secs(180);
     let mut command = Command::new(settings.binary("suite")?);
     command.args(arguments).stdin(Stdio::null()).envs(environment.iter().map(|(name, value)| (name, value)));
     let mut child = Child::spawn("suite", &mut command, Signal::SIGTERM)?;
     match child.wait(BOUND).await? {
-        Some(status) => Ok(status.success()),
+        Some(status) => Ok(status),
         None => {
             child.kill().await?;
             bail!("suite {} did not end within {BOUND:?}", arguments.join(" "))
@@ -282,6 +282,9 @@ fn addresses(settings: &Settings, kafka: &str, urls: &BTreeMap<&'static str, Str
         all.push((format!("DATABASE_URL_{}", service.key), urls.get(service.key).cloned().unwrap_or_default()));
     }
     all.push(("GATEWAY_URL".to_owned(), format!("http://{}", loopback(settings.port("GATEWAY_PORT")))));
+    for name in ["TOPIC_PREFIX", "TOPICS_FILE"] {
+        all.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
+    }
     all
 }
 

@@ -1,21 +1,19 @@
 //! `local-stack up`: the whole suite on this machine, until it is told to stop.
 
 use anyhow::Result;
+use local_stack::child::{describe, status_number};
 
 use crate::settings::{SERVICES, Settings};
 use crate::signals::StopSignals;
 use crate::stack::{Environment, Stack, run_in_front, say};
 use crate::state::DataFolder;
 
-/// The sample order did not end well.
-const SAMPLE_FAILED: u8 = 1;
-
 /// How the time between start and stop ended.
 enum End {
     /// A signal, with its number.
     Asked(u8),
-    /// The sample order is final, and nothing more was wanted.
-    Once { sample_ok: bool },
+    /// The sample order has ended with this status, and nothing more was wanted.
+    Once(u8),
 }
 
 /// Runs the suite; the exit status.
@@ -44,8 +42,9 @@ pub async fn run(once: bool) -> Result<u8> {
     Ok(match end {
         // To be stopped is how a run ends, but not how a sample order does.
         Ok(End::Asked(signal)) if once => 128 + signal,
-        Ok(End::Asked(_) | End::Once { sample_ok: true }) => 0,
-        Ok(End::Once { sample_ok: false }) | Err(_) => SAMPLE_FAILED,
+        Ok(End::Asked(_)) => 0,
+        Ok(End::Once(status)) => status,
+        Err(_) => 1,
     })
 }
 
@@ -53,9 +52,12 @@ async fn live(stack: &mut Stack, settings: &Settings, folder: &DataFolder, once:
     let environment = stack.start(settings, folder).await?;
     print_table(settings, folder, &environment);
     say("\nA sample order:");
-    let sample_ok = run_in_front(settings, &["place", "--sku", "SKU-1", "--watch"], &environment).await?;
+    let sample = run_in_front(settings, &["place", "--sku", "SKU-1", "--watch"], &environment).await?;
     if once {
-        return Ok(End::Once { sample_ok });
+        return Ok(End::Once(status_number(sample)));
+    }
+    if !sample.success() {
+        say(&format!("The sample order ended with {}: see the logs", describe(sample)));
     }
     say("\nRunning. Ctrl-C (or `make stop`) stops everything; `make reset` forgets the data.");
     match stack.supervise().await? {}
