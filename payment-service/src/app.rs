@@ -1,14 +1,13 @@
-//! Set-up and life of the service: pages, consumer, resolver and relay, and the order in which they stop.
+//! The service put together: consumer, resolver and pages.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use contracts::topics;
-use messaging::{Consumer, Relay, Wake};
+use messaging::Settings;
 use service::cli::Start;
-use service::health::Health;
-use service::tasks::TaskSet;
+use service::{MessagingConfig, Runtime, config};
 use tokio::net::TcpListener;
 
 use crate::config::PaymentConfig;
@@ -17,50 +16,61 @@ use crate::handlers::PaymentHandler;
 use crate::resolver::{Nudge, Resolver};
 use crate::{NAME, http};
 
-/// The service, ready to run.
+/// Everything, ready to run.
 pub struct App {
-    addr: SocketAddr,
-    tasks: TaskSet,
+    runtime: Runtime,
+    listener: TcpListener,
+    routes: axum::Router,
+}
+
+/// What `serve` does: builds the service and runs it until it is asked to stop.
+///
+/// # Errors
+/// Where settings can't be used, or a part fails or does not stop in time.
+pub async fn serve(start: Start<PaymentConfig>) -> anyhow::Result<()> {
+    let messaging: MessagingConfig = config::load()?;
+    let settings = messaging.settings(NAME, &start.service)?;
+    App::build(start, settings).await?.run().await
 }
 
 impl App {
-    /// Checks the settings, listens, and makes every task.
-    pub async fn build(start: Start<PaymentConfig>) -> anyhow::Result<Self> {
+    /// Binds the port and prepares every part; nothing runs yet. The database must be migrated.
+    ///
+    /// # Errors
+    /// Where settings can't be used or the port is taken.
+    pub async fn build(start: Start<PaymentConfig>, settings: Settings) -> anyhow::Result<Self> {
         let Start { service, own, pool, shutdown } = start;
-        own.validate(&service)?;
-        let settings = own.messaging(&service);
-        settings.validate().map_err(anyhow::Error::msg)?;
+        own.validate(settings.drain)?;
         let gateway = Arc::new(HttpGateway::new(&own.gateway_url, own.gateway_timeout())?);
-        let (wake, nudge) = (Wake::default(), Nudge::default());
+        let listener =
+            TcpListener::bind(service.http_addr).await.with_context(|| format!("HTTP_ADDR {}", service.http_addr))?;
+        let nudge = Nudge::default();
         let handler = PaymentHandler::new(gateway.clone(), own.rules(), nudge.clone());
-        let resolver =
-            Resolver::new(gateway, pool.clone(), NAME, own.rules(), own.pace(), nudge, wake.clone());
-        let consumer = Consumer::new(handler, &[topics::ORDERS], pool.clone(), settings.clone(), wake.clone());
+        let routes = http::router(pool.clone());
 
-        let health = Health::new().ready_database(&pool).ready_until(&shutdown);
-        let router = service::http::app(http::router(pool.clone()).merge(health.router()));
-        let listener = TcpListener::bind(service.http_addr).await;
-        let listener = listener.with_context(|| format!("can't listen on {}", service.http_addr))?;
-        let addr = listener.local_addr()?;
-
-        let mut tasks = TaskSet::new(&shutdown);
-        tasks.add("http", move |stop| service::http::serve(listener, router, stop));
-        tasks.next_stage();
-        tasks.add("consumer", move |stop| consumer.run(stop));
-        tasks.add("resolver", move |stop| resolver.run(stop));
-        tasks.next_stage();
-        tasks.add("relay", move |stop| Relay::run(pool, settings, wake, stop));
-        Ok(Self { addr, tasks })
+        let mut runtime = Runtime::new(pool.clone(), settings, shutdown);
+        let resolver = Resolver::new(gateway, pool, NAME, own.rules(), own.pace(), nudge, runtime.wake());
+        runtime.consume(handler, &[topics::ORDERS]);
+        runtime.task("intent resolver", |stop| async move {
+            resolver.run(stop).await;
+            Ok(())
+        });
+        Ok(Self { runtime, listener, routes })
     }
 
     /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
+    ///
+    /// # Errors
+    /// Where the system doesn't tell.
+    pub fn http_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 
-    /// Runs until the shutdown, then stops in order: pages, consumer and resolver, relay.
+    /// Runs until the shutdown.
+    ///
+    /// # Errors
+    /// Where a part fails, or does not stop in time.
     pub async fn run(self) -> anyhow::Result<()> {
-        tracing::info!(addr = %self.addr, "payment-service listens");
-        Ok(self.tasks.run().await?)
+        self.runtime.run(self.listener, self.routes).await
     }
 }

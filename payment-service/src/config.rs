@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use messaging::Settings;
 use serde::Deserialize;
-use service::ServiceConfig;
 use service::config::ConfigError;
 
-use crate::NAME;
 use crate::domain::Rules;
 use crate::resolver::Pace;
 
@@ -30,9 +27,6 @@ pub struct PaymentConfig {
     /// minute.
     #[serde(default = "defaults::intent_retry_ms")]
     pub intent_retry_ms: u64,
-    /// `RETRY_DELAYS_MS`: the delays of the retry tiers, separated by commas (default 1000,10000,60000,600000).
-    #[serde(default, deserialize_with = "service::config::comma_separated")]
-    pub retry_delays_ms: Vec<u64>,
 }
 
 mod defaults {
@@ -62,36 +56,33 @@ impl PaymentConfig {
             unknown_ask_secs: defaults::unknown_ask_secs(),
             intent_poll_ms: defaults::intent_poll_ms(),
             intent_retry_ms: defaults::intent_retry_ms(),
-            retry_delays_ms: Vec::new(),
         }
     }
 
-    /// Refuses settings under which a stop would be cut short or a loop would spin.
-    pub fn validate(&self, service: &ServiceConfig) -> Result<(), ConfigError> {
-        let refuse = |variable: &str, reason: &str| {
-            Err(ConfigError::Invalid { variable: variable.to_owned(), reason: reason.to_owned() })
-        };
-        if self.gateway_timeout_ms == 0 || self.gateway_timeout() >= service.shutdown_deadline() {
-            return refuse("GATEWAY_TIMEOUT_MS", "it must be above 0 and below SHUTDOWN_DEADLINE_SECS: a stop waits for calls");
+    /// Refuses settings under which a stop would cut calls short, or a loop would spin. `drain` is how long a stop waits
+    /// for work in flight.
+    pub fn validate(&self, drain: Duration) -> Result<(), ConfigError> {
+        let checks = [
+            (self.gateway_timeout_ms >= 1, "GATEWAY_TIMEOUT_MS", "it must be at least 1"),
+            (self.intent_poll_ms >= 1, "INTENT_POLL_MS", "it must be at least 1"),
+            (self.intent_retry_ms >= 1, "INTENT_RETRY_MS", "it must be at least 1"),
+            (
+                self.gateway_timeout() < drain,
+                "GATEWAY_TIMEOUT_MS",
+                "it must be below 45 % of SHUTDOWN_DEADLINE_SECS, or a stop cuts calls short",
+            ),
+            (
+                self.rules().ask_bound >= self.gateway_timeout(),
+                "UNKNOWN_ASK_SECS",
+                "it must not be below GATEWAY_TIMEOUT_MS",
+            ),
+        ];
+        match checks.into_iter().find(|(holds, ..)| !holds) {
+            None => Ok(()),
+            Some((_, variable, reason)) => {
+                Err(ConfigError::Invalid { variable: variable.to_owned(), reason: reason.to_owned() })
+            }
         }
-        if self.intent_poll_ms == 0 || self.intent_retry_ms == 0 {
-            return refuse("INTENT_POLL_MS, INTENT_RETRY_MS", "they must be above 0");
-        }
-        if Duration::from_secs(self.unknown_ask_secs) < self.gateway_timeout() {
-            return refuse("UNKNOWN_ASK_SECS", "it must not be below GATEWAY_TIMEOUT_MS");
-        }
-        Ok(())
-    }
-
-    /// The settings of the messaging runtime.
-    pub fn messaging(&self, service: &ServiceConfig) -> Settings {
-        let mut settings = Settings::new(NAME, &service.kafka_bootstrap);
-        settings.prefix.clone_from(&service.topic_prefix);
-        settings.drain = service.shutdown_deadline();
-        if !self.retry_delays_ms.is_empty() {
-            settings.retry_delays = self.retry_delays_ms.iter().copied().map(Duration::from_millis).collect();
-        }
-        settings
     }
 
     /// How long a call to the gateway may take.
@@ -111,5 +102,33 @@ impl PaymentConfig {
             retry: Duration::from_millis(self.intent_retry_ms),
             lease: self.gateway_timeout() + MARGIN,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAIN: Duration = Duration::from_millis(4_500);
+
+    fn with(variable: &str, value: &str) -> PaymentConfig {
+        let variables = [("GATEWAY_URL", "http://127.0.0.1:8090"), (variable, value)];
+        service::config::load_from(variables).expect("readable")
+    }
+
+    #[test]
+    fn the_defaults_can_be_used() {
+        let config = with("GATEWAY_TIMEOUT_MS", "");
+        assert_eq!(config.gateway_timeout(), Duration::from_secs(2));
+        assert_eq!(config.validate(DRAIN), Ok(()));
+        assert!(config.pace().lease > config.gateway_timeout(), "a lease outlasts its call");
+    }
+
+    #[test]
+    fn a_stop_must_be_able_to_wait_for_a_call() {
+        let refused = with("GATEWAY_TIMEOUT_MS", "5000").validate(DRAIN).expect_err("too long");
+        assert!(refused.to_string().starts_with("GATEWAY_TIMEOUT_MS"), "{refused}");
+        assert!(with("INTENT_POLL_MS", "0").validate(DRAIN).is_err());
+        assert!(with("UNKNOWN_ASK_SECS", "1").validate(DRAIN).is_err());
     }
 }

@@ -70,7 +70,7 @@ impl<G: PaymentGateway> Resolver<G> {
     }
 
     /// Runs until `shutdown`; calls under way are finished.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
+    pub async fn run(self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
             match self.settle_due().await {
                 Ok(0) => {}
@@ -83,7 +83,6 @@ impl<G: PaymentGateway> Resolver<G> {
                 () = self.nudge.0.notified() => tokio::time::sleep(AFTER_NUDGE).await,
             }
         }
-        Ok(())
     }
 
     /// Settles, or puts off, what is due now; says how many there were.
@@ -168,16 +167,15 @@ fn report(claimed: &Claimed, payment: &domain::Payment) {
 pub(crate) async fn ask<G: PaymentGateway>(gateway: &G, claimed: &Claimed) -> Result<Finding, Failure> {
     let order_id = claimed.order_id;
     let authorization_id = || {
-        claimed.authorization_id.as_deref().ok_or_else(|| {
-            Failure::rejected("intent.no_authorization", "there is no authorization to give back")
-        })
+        claimed
+            .authorization_id
+            .as_deref()
+            .ok_or_else(|| Failure::rejected("intent.no_authorization", "there is no authorization to give back"))
     };
     match claimed.kind {
         IntentKind::Authorize => gateway.find_authorization(order_id).await.map(Finding::Authorize),
         IntentKind::Capture => gateway.find_capture(order_id).await.map(Finding::Capture),
         IntentKind::Void => gateway.void(order_id, authorization_id()?).await.map(Finding::Void),
-        IntentKind::Refund => {
-            gateway.refund(order_id, authorization_id()?).await.map(|()| Finding::Refunded)
-        }
+        IntentKind::Refund => gateway.refund(order_id, authorization_id()?).await.map(|()| Finding::Refunded),
     }
 }

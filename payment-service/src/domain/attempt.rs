@@ -15,8 +15,7 @@ pub fn on_failed_attempt(
 ) -> Option<Payment> {
     match event {
         OrderEvent::Placed(placed) => {
-            let payment =
-                payment.unwrap_or_else(|| Payment::new(placed.order_id, State::Authorizing, placed.total));
+            let payment = payment.unwrap_or_else(|| Payment::new(placed.order_id, State::Authorizing, placed.total));
             authorization_in_doubt(payment, doubt, context)
         }
         OrderEvent::Confirmed(_) => capture_in_doubt(payment?, doubt, context),

@@ -16,15 +16,11 @@
 //! the saga; it ends as `capture_failed`, so that the order is cancelled and its stock given back.
 
 use contracts::orders::{OrderCancelled, OrderConfirmed, OrderEvent, OrderPlaced};
-use contracts::payments::{
-    PaymentAuthorized, PaymentCaptureFailed, PaymentCaptured, PaymentDeclined, PaymentEvent,
-};
+use contracts::payments::{PaymentAuthorized, PaymentCaptureFailed, PaymentCaptured, PaymentDeclined, PaymentEvent};
 use contracts::{Money, OrderId};
 
-use super::intent::{Doubt, IntentKind, Outcome};
-use super::payment::{
-    Answer, Authorization, AuthorizeAnswer, CaptureAnswer, Context, Payment, Plan, State,
-};
+use super::intent::{Doubt, Intent, IntentKind, Outcome};
+use super::payment::{Answer, Authorization, AuthorizeAnswer, CaptureAnswer, Context, Payment, Plan, State};
 
 /// The code of a capture that had nothing to capture.
 const NOT_AUTHORIZED: &str = "not_authorized";
@@ -103,7 +99,11 @@ fn on_placed(
     Ok(Decision { payment, emitted: None })
 }
 
-fn authorized_or_declined(mut payment: Payment, amount: Money, answer: &AuthorizeAnswer) -> Result<Decision, NeedsCall> {
+fn authorized_or_declined(
+    mut payment: Payment,
+    amount: Money,
+    answer: &AuthorizeAnswer,
+) -> Result<Decision, NeedsCall> {
     let order_id = payment.order_id;
     payment.amount = amount;
     let emitted = match answer {
@@ -164,8 +164,13 @@ fn on_confirmed(
     let emitted = match payment.state {
         State::Authorized | State::Capturing => Some(captured_or_refused(&mut payment, answer.ok_or(NeedsCall)?)),
         // Also the row made just now.
-        State::Authorizing | State::Declined => Some(nothing_to_capture(&mut payment)),
-        State::CaptureFailed if payment.code.is_none() => Some(nothing_to_capture(&mut payment)),
+        State::Authorizing => Some(capture_failed(&mut payment, NOT_AUTHORIZED)),
+        State::CaptureFailed if payment.code.is_none() => Some(capture_failed(&mut payment, NOT_AUTHORIZED)),
+        State::Declined => {
+            // Still known once the state no longer says so.
+            payment.intents.insert(IntentKind::Authorize, Intent::settled(Outcome::Declined, context));
+            Some(capture_failed(&mut payment, NOT_AUTHORIZED))
+        }
         State::Cancelled | State::Voided => {
             unwanted_capture(&mut payment, answer, context);
             None
@@ -188,10 +193,6 @@ fn captured_or_refused(payment: &mut Payment, answer: &CaptureAnswer) -> Payment
             capture_failed(payment, code)
         }
     }
-}
-
-fn nothing_to_capture(payment: &mut Payment) -> PaymentEvent {
-    capture_failed(payment, NOT_AUTHORIZED)
 }
 
 fn capture_failed(payment: &mut Payment, code: &str) -> PaymentEvent {

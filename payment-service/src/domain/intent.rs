@@ -3,6 +3,8 @@
 use contracts::{EventId, OrderId, TraceParent};
 use jiff::Timestamp;
 
+use super::payment::Context;
+
 /// What was or is to be done at the gateway; together with the order it names the idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IntentKind {
@@ -112,15 +114,8 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Self; 7] = [
-        Self::Authorized,
-        Self::Declined,
-        Self::Captured,
-        Self::Refused,
-        Self::Voided,
-        Self::Refunded,
-        Self::Nothing,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Authorized, Self::Declined, Self::Captured, Self::Refused, Self::Voided, Self::Refunded, Self::Nothing];
 
     /// The outcome as tables and answers spell it.
     pub fn as_str(self) -> &'static str {
@@ -173,6 +168,12 @@ impl Intent {
     pub(super) fn unknown(doubt: Doubt, now: Timestamp, origin: Origin) -> Self {
         let state = IntentState::Unknown;
         Self { state, doubt: Some(doubt), outcome: None, since: now, due_at: None, origin }
+    }
+
+    /// What is known already.
+    pub(super) fn settled(outcome: Outcome, context: &Context) -> Self {
+        let (state, since, origin) = (IntentState::Done, context.now, context.origin);
+        Self { state, doubt: None, outcome: Some(outcome), since, due_at: None, origin }
     }
 
     pub(super) fn settle(&mut self, outcome: Outcome) {

@@ -19,7 +19,6 @@ pub use attempt::on_failed_attempt;
 pub use decide::{Decision, NeedsCall, on_event, plan};
 pub use intent::{Doubt, Intent, IntentKind, IntentState, Origin, Outcome};
 pub use payment::{
-    Answer, Authorization, AuthorizeAnswer, CaptureAnswer, Context, Finding, Payment, Plan, Rules,
-    State, VoidAnswer,
+    Answer, Authorization, AuthorizeAnswer, CaptureAnswer, Context, Finding, Payment, Plan, Rules, State, VoidAnswer,
 };
 pub use settle::on_finding;

@@ -28,6 +28,18 @@ pub enum Behaviour {
     Outage,
 }
 
+/// What the gateway makes of calls that it answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mood {
+    /// It says yes.
+    #[default]
+    Approves,
+    /// It declines every authorization.
+    Declines,
+    /// It refuses every capture.
+    RefusesCaptures,
+}
+
 /// What an authorization came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Money {
@@ -68,13 +80,15 @@ struct Books {
 pub struct FakeGateway {
     books: Mutex<Books>,
     next: Mutex<VecDeque<Behaviour>>,
-    /// Declines every authorization.
-    pub declines: bool,
-    /// Refuses every capture.
-    pub refuses: bool,
+    mood: Mood,
 }
 
 impl FakeGateway {
+    /// A gateway that knows of nothing yet.
+    pub fn new(mood: Mood) -> Self {
+        Self { mood, ..Self::default() }
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,6 +96,11 @@ impl FakeGateway {
     /// How the next call goes; without a word it is answered.
     pub fn expect(&self, behaviour: Behaviour) {
         self.next.lock().unwrap_or_else(PoisonError::into_inner).push_back(behaviour);
+    }
+
+    /// From now on every call is answered.
+    pub fn heal(&self) {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Every delayed call takes effect now.
@@ -110,14 +129,16 @@ impl FakeGateway {
             return effect.clone();
         }
         let (effect, money) = match (kind, books.money.get(&order_id)) {
-            (IntentKind::Authorize, None) if self.declines => (Effect::Declined, Some(Money::Declined)),
+            (IntentKind::Authorize, None) if self.mood == Mood::Declines => (Effect::Declined, Some(Money::Declined)),
             (IntentKind::Authorize, None) => (Effect::Authorized, Some(Money::Authorized)),
-            (IntentKind::Capture, Some(Money::Authorized)) if self.refuses => (Effect::Refused, None),
+            (IntentKind::Capture, Some(Money::Authorized)) if self.mood == Mood::RefusesCaptures => {
+                (Effect::Refused, None)
+            }
             (IntentKind::Capture, Some(Money::Authorized)) => (Effect::Captured, Some(Money::Captured)),
             (IntentKind::Capture, Some(Money::Voided)) => (Effect::Refused, None),
             (IntentKind::Void, Some(Money::Authorized)) => (Effect::Voided, Some(Money::Voided)),
             // Not remembered: the key had no effect.
-            (IntentKind::Void, Some(Money::Captured)) => return Effect::TooLate,
+            (IntentKind::Void, Some(Money::Captured | Money::Refunded)) => return Effect::TooLate,
             (IntentKind::Refund, Some(Money::Captured)) => (Effect::Refunded, Some(Money::Refunded)),
             _ => {
                 books.contradictions += 1;

@@ -204,7 +204,8 @@ impl Reply {
     }
 
     fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Failure> {
-        T::deserialize(&self.body).map_err(|e| status::of_answer(self.status, &format!("the answer can't be read: {e}")))
+        T::deserialize(&self.body)
+            .map_err(|e| status::of_answer(self.status, &format!("the answer can't be read: {e}")))
     }
 
     fn failure(&self) -> Failure {

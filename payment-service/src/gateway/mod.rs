@@ -21,10 +21,8 @@ pub use http::HttpGateway;
 /// A provider that authorizes, captures, voids and refunds.
 pub trait PaymentGateway: Send + Sync + 'static {
     /// Sets an amount aside.
-    fn authorize(
-        &self,
-        authorization: &Authorization,
-    ) -> impl Future<Output = Result<AuthorizeAnswer, Failure>> + Send;
+    fn authorize(&self, authorization: &Authorization)
+    -> impl Future<Output = Result<AuthorizeAnswer, Failure>> + Send;
 
     /// Charges what was set aside.
     fn capture(

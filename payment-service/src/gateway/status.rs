@@ -10,7 +10,7 @@
 //!
 //! The business answers are [`HttpGateway`](super::HttpGateway)'s; they never get here.
 
-use messaging::{Failure, FailureKind};
+use messaging::{Failure, FailureKind, Reason};
 
 use crate::domain::Doubt;
 
@@ -47,14 +47,15 @@ pub fn of_answer(status: u16, detail: &str) -> Failure {
     }
 }
 
-/// What a failed attempt leaves in doubt. `None`: certainly no effect.
+/// What a failed attempt leaves in doubt. `None`: there was no call.
+///
+/// Also a refusal, and a failure of something else, leaves the possibility of a call: of a process that died before it could
+/// say so, or one that was answered before the rest of the attempt failed.
 pub fn doubt(failure: &Failure) -> Option<Doubt> {
     let on_its_way = [TIMEOUT, BROKEN].into_iter().chain(GAVE_UP_WAITING).any(|class| class == failure.class);
     match failure.kind {
         _ if failure.outcome_unknown && on_its_way => Some(Doubt::Lost),
-        _ if failure.outcome_unknown => Some(Doubt::Possible),
-        // Not the gateway's failure, perhaps: the call may have been answered before something else failed.
-        FailureKind::Retryable => Some(Doubt::Possible),
+        FailureKind::Retryable | FailureKind::Permanent(Reason::Rejected | Reason::Exhausted) => Some(Doubt::Possible),
         FailureKind::Permanent(_) | FailureKind::Outage | FailureKind::Conflict => None,
     }
 }
@@ -73,8 +74,6 @@ fn causes(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use messaging::Reason;
-
     use super::*;
 
     #[test]
@@ -99,7 +98,7 @@ mod tests {
         assert_eq!(doubt(&of_answer(504, "")), Some(Doubt::Lost));
         assert_eq!(doubt(&of_answer(500, "")), Some(Doubt::Possible));
         assert_eq!(doubt(&Failure::retryable("sqlstate.23514", "")), Some(Doubt::Possible));
-        assert_eq!(doubt(&of_answer(400, "")), None);
+        assert_eq!(doubt(&of_answer(400, "")), Some(Doubt::Possible));
         assert_eq!(doubt(&Failure::outage("gateway.unreachable", "")), None);
     }
 }
