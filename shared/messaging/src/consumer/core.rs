@@ -146,7 +146,7 @@ impl<H: Handler> Core<H> {
             self.machine.assignment().count(),
             self.machine.queued(),
             self.machine.in_flight(),
-            self.machine.breaker_is_open(self.clock.now_ms()),
+            self.machine.breaker_is_open(),
         );
     }
 
@@ -172,7 +172,8 @@ impl<H: Handler> Core<H> {
     fn arrive(&mut self, records: Vec<(Tp, Arrival<H::Event>)>) {
         let mut by_partition: BTreeMap<Tp, Vec<machine::Arrival>> = BTreeMap::new();
         for (tp, arrival) in records {
-            let Some(slots) = self.slots.get_mut(&tp) else {
+            let Some(slots) = self.slots.get_mut(&tp).filter(|_| self.machine.expects(tp, arrival.record.offset))
+            else {
                 continue;
             };
             let kind = match &arrival.body {

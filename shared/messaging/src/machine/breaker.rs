@@ -3,11 +3,12 @@
 //! It opens at once when the dependency refuses connections, and when the share of failing calls within a window says
 //! so. While it is open nothing is called and no attempt is counted; then one probe at a time is let through until one
 //! is answered. A time-out or a 5xx from a host that answers others is a message's own failure: one bad message on a
-//! quiet topic never opens it, because below `min_calls` the share says nothing.
+//! quiet topic never opens it, because below `min_calls` the share says nothing, and never keeps it open after a
+//! refusal, because a failing probe shows that nothing is refused any more.
 
 use std::collections::VecDeque;
 
-use super::CallResult;
+use super::{CallResult, RecordId};
 
 /// When the breaker opens and for how long.
 #[derive(Debug, Clone)]
@@ -28,22 +29,32 @@ impl Default for BreakerSettings {
     }
 }
 
+/// Whether calls are let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub enum BreakerState {
+    /// All.
     Closed,
-    /// Nothing is let through until then.
+    /// None until then.
     Open {
+        /// When the next probe may go.
         until_ms: i64,
+        /// It opened because connections were refused, not because many calls failed.
+        refused: bool,
     },
-    /// One probe is under way.
-    Probing,
+    /// One, which is under way.
+    Probing {
+        /// The record whose call is the probe.
+        probe: RecordId,
+        /// As in `Open`.
+        refused: bool,
+    },
 }
 
 /// The breaker.
 #[derive(Debug)]
 pub struct Breaker {
     settings: BreakerSettings,
-    state: State,
+    state: BreakerState,
     /// Time and failure of each call in the window.
     calls: VecDeque<(i64, bool)>,
     failures: usize,
@@ -56,61 +67,87 @@ const MAX_CALLS: usize = 4_096;
 impl Breaker {
     /// A closed breaker.
     pub fn new(settings: BreakerSettings) -> Self {
-        Self { settings, state: State::Closed, calls: VecDeque::new(), failures: 0, openings: 0 }
+        Self { settings, state: BreakerState::Closed, calls: VecDeque::new(), failures: 0, openings: 0 }
     }
 
-    /// Whether a call may be made now; counts as the probe where one is due.
-    pub fn admit(&mut self, now_ms: i64) -> bool {
-        match self.state {
-            State::Closed => true,
-            State::Open { until_ms } if until_ms <= now_ms => {
-                self.state = State::Probing;
-                true
-            }
-            State::Open { .. } | State::Probing => false,
-        }
+    /// Whether calls are let through.
+    pub fn state(&self) -> BreakerState {
+        self.state
     }
 
     /// Whether calls are kept from being made.
-    pub fn is_open(&self, _now_ms: i64) -> bool {
-        self.state != State::Closed
+    pub fn is_open(&self) -> bool {
+        self.state != BreakerState::Closed
+    }
+
+    /// Whether this record's call may be made now; it becomes the probe where one is due. `deferred`: others are to be
+    /// the probe before it.
+    pub fn admit(&mut self, now_ms: i64, id: RecordId, deferred: bool) -> bool {
+        match self.state {
+            BreakerState::Closed => true,
+            BreakerState::Open { until_ms, refused } if until_ms <= now_ms && !deferred => {
+                self.state = BreakerState::Probing { probe: id, refused };
+                true
+            }
+            BreakerState::Open { .. } | BreakerState::Probing { .. } => false,
+        }
     }
 
     /// When the next probe may go, where it is open.
     pub fn reopens_at_ms(&self) -> Option<i64> {
         match self.state {
-            State::Open { until_ms } => Some(until_ms),
-            State::Closed | State::Probing => None,
+            BreakerState::Open { until_ms, .. } => Some(until_ms),
+            BreakerState::Closed | BreakerState::Probing { .. } => None,
         }
     }
 
-    /// Learns how a preparation ended.
-    pub fn record(&mut self, now_ms: i64, result: CallResult) {
+    /// Learns how a preparation ended. What was called before it opened says nothing about now: only the probe closes
+    /// it or keeps it open.
+    pub fn record(&mut self, now_ms: i64, id: RecordId, result: CallResult) {
+        let is_probe = matches!(self.state, BreakerState::Probing { probe, .. } if probe == id);
+        let is_closed = self.state == BreakerState::Closed;
         match result {
-            // The probe needed no call after all: the next one may try at once.
-            CallResult::NotNeeded => {
-                if self.state == State::Probing {
-                    self.state = State::Open { until_ms: now_ms };
-                }
-            }
+            CallResult::NotNeeded => self.abandon(now_ms, |probe| probe == id),
             CallResult::Answered => {
-                self.count(now_ms, false);
-                if self.state != State::Closed {
+                if is_probe {
                     self.close();
                 }
+                self.count(now_ms, false);
             }
             CallResult::Failed => {
+                if matches!(self.state, BreakerState::Probing { probe, refused: true } if probe == id) {
+                    self.close();
+                    return self.count(now_ms, true);
+                }
                 self.count(now_ms, true);
-                match self.state {
-                    State::Probing => self.open(now_ms),
-                    State::Closed if self.share_is_too_high() => self.open(now_ms),
-                    State::Closed | State::Open { .. } => {}
+                if is_probe || (is_closed && self.share_is_too_high()) {
+                    self.open(now_ms, false);
                 }
             }
-            CallResult::Refused => match self.state {
-                State::Open { .. } => {}
-                State::Closed | State::Probing => self.open(now_ms),
-            },
+            CallResult::Refused => {
+                if is_probe || is_closed {
+                    self.open(now_ms, true);
+                }
+            }
+        }
+    }
+
+    /// The probe will bring no answer: the next one may go at once.
+    pub fn abandon(&mut self, now_ms: i64, gone: impl Fn(RecordId) -> bool) {
+        if let BreakerState::Probing { probe, refused } = self.state
+            && gone(probe)
+        {
+            self.state = BreakerState::Open { until_ms: now_ms, refused };
+        }
+    }
+
+    /// The clock was set back: waits that were counted from it are as long as they were.
+    pub fn set_back(&mut self, by_ms: i64) {
+        if let BreakerState::Open { until_ms, .. } = &mut self.state {
+            *until_ms -= by_ms;
+        }
+        for (at_ms, _) in &mut self.calls {
+            *at_ms -= by_ms;
         }
     }
 
@@ -134,15 +171,15 @@ impl Breaker {
         calls >= self.settings.min_calls && self.failures as f64 >= self.settings.failure_share * calls as f64
     }
 
-    fn open(&mut self, now_ms: i64) {
+    fn open(&mut self, now_ms: i64, refused: bool) {
         let (first_ms, longest_ms) = self.settings.open_ms;
         let open_ms = first_ms.saturating_mul(1 << self.openings.min(16)).min(longest_ms);
         self.openings = self.openings.saturating_add(1);
-        self.state = State::Open { until_ms: now_ms + open_ms };
+        self.state = BreakerState::Open { until_ms: now_ms + open_ms, refused };
     }
 
     fn close(&mut self) {
-        self.state = State::Closed;
+        self.state = BreakerState::Closed;
         self.calls.clear();
         self.failures = 0;
         self.openings = 0;

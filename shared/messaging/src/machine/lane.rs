@@ -1,30 +1,46 @@
 //! One lane: the partitions of one number, at most one transaction at a time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::breaker::Breaker;
-use super::partition::{Partition, Stage};
+use super::partition::{Entry, Partition, Stage};
 use super::{Kind, RecordId, Tp, Trouble};
 
 /// A lane's state beside its partitions'.
 #[derive(Debug)]
 pub(super) struct Lane {
-    running: bool,
+    /// The records of the transaction under way.
+    running: Vec<RecordId>,
+    /// Preparations under way whose partition has gone: their keys are in flight until they end.
+    orphans: BTreeMap<RecordId, Option<u64>>,
     /// The most records in the next batch: 1 after a batch was taken apart, then growing.
     limit: usize,
-    /// Which partition is looked at first, so that a busy one can't starve the others.
+    /// Which partition is looked at first, for batches and for calls, so that a busy one can't starve the others.
     turn: usize,
-    pub(super) wait_until_ms: Option<i64>,
+    calls_turn: usize,
+    wait_until_ms: Option<i64>,
     outages: u32,
+    /// When something that waits here for a time may start, as of the last look.
+    pub(super) wake_ms: Option<i64>,
 }
 
 impl Lane {
     pub(super) fn new(batch_max: usize) -> Self {
-        Self { running: false, limit: batch_max, turn: 0, wait_until_ms: None, outages: 0 }
+        Self {
+            running: Vec::new(),
+            orphans: BTreeMap::new(),
+            limit: batch_max,
+            turn: 0,
+            calls_turn: 0,
+            wait_until_ms: None,
+            outages: 0,
+            wake_ms: None,
+        }
     }
 
-    pub(super) fn is_waiting(&self, now_ms: i64) -> bool {
-        self.wait_until_ms.is_some_and(|until| until > now_ms)
+    /// Until when it waits after an outage.
+    pub(super) fn waits_until(&self, now_ms: i64) -> Option<i64> {
+        self.wait_until_ms.filter(|&until| until > now_ms)
     }
 
     /// After an outage: waits longer each time, up to the bound.
@@ -34,8 +50,19 @@ impl Lane {
         self.wait_until_ms = Some(now_ms + wait_ms);
     }
 
-    pub(super) fn ended(&mut self, now_ms: i64, trouble: Trouble, batch_max: usize, backoff_ms: (i64, i64)) {
-        self.running = false;
+    /// The clock was set back: waits that were counted from it are as long as they were.
+    pub(super) fn set_back(&mut self, by_ms: i64) {
+        self.wait_until_ms = self.wait_until_ms.map(|at| at - by_ms);
+    }
+
+    /// The batch ended; what it was made of.
+    pub(super) fn ended(
+        &mut self,
+        now_ms: i64,
+        trouble: Trouble,
+        batch_max: usize,
+        backoff_ms: (i64, i64),
+    ) -> Vec<RecordId> {
         match trouble {
             Trouble::None => {
                 self.limit = (self.limit * 2).min(batch_max);
@@ -45,6 +72,18 @@ impl Lane {
             Trouble::Bisected => self.limit = 1,
             Trouble::Outage => self.back_off(now_ms, backoff_ms),
         }
+        std::mem::take(&mut self.running)
+    }
+
+    /// Remembers what is in preparation of a partition that goes.
+    pub(super) fn orphan(&mut self, tp: Tp, partition: &Partition) {
+        let preparing = partition.entries().filter(|(_, entry)| entry.stage == Stage::Preparing);
+        let id = |entry: &Entry| RecordId { tp, offset: entry.offset, generation: partition.generation };
+        self.orphans.extend(preparing.map(|(_, entry)| (id(entry), entry.key)));
+    }
+
+    pub(super) fn orphan_ended(&mut self, id: RecordId) {
+        self.orphans.remove(&id);
     }
 
     /// The next batch: what is ready, or plain and waiting, in offset order per partition, up to the limit. Never a
@@ -55,7 +94,7 @@ impl Lane {
         partitions: &mut [(Tp, &mut Partition)],
         draining: bool,
     ) -> Option<Vec<RecordId>> {
-        if self.running {
+        if !self.running.is_empty() {
             return None;
         }
         let mut records = Vec::new();
@@ -63,25 +102,15 @@ impl Lane {
         self.turn = (self.turn + 1) % count;
         for index in 0..count {
             let (tp, partition) = &mut partitions[(self.turn + index) % count];
-            let (generation, fresh) = (partition.generation, !draining && !partition.is_revoked());
-            for entry in partition.entries_mut() {
-                if records.len() >= self.limit {
-                    break;
-                }
-                let start = match entry.stage {
-                    Stage::Ready => true,
-                    Stage::Waiting if entry.due_ms.is_some_and(|due| due > now_ms) => break,
-                    Stage::Waiting => entry.kind == Kind::Plain && fresh,
-                    Stage::Preparing | Stage::Running | Stage::Done => false,
-                };
-                if start {
-                    entry.stage = Stage::Running;
-                    records.push(RecordId { tp: *tp, offset: entry.offset, generation });
-                }
+            let chosen = startable(partition, now_ms, draining, self.limit - records.len());
+            let generation = partition.generation;
+            for (index, offset) in chosen {
+                partition.set(index, Stage::Running);
+                records.push(RecordId { tp: *tp, offset, generation });
             }
         }
-        self.running = !records.is_empty();
-        self.running.then_some(records)
+        self.running.clone_from(&records);
+        (!records.is_empty()).then_some(records)
     }
 
     /// The next preparations: the first waiting record of each key that has none in flight, as many as there is room
@@ -96,32 +125,84 @@ impl Lane {
         if !partitions.iter().any(|(_, partition)| partition.has_prepared()) {
             return None;
         }
-        let mut busy: HashSet<u64> = HashSet::new();
-        let mut preparing = 0;
-        for (_, partition) in partitions.iter_mut() {
-            for entry in partition.entries_mut() {
-                if matches!(entry.stage, Stage::Preparing | Stage::Ready | Stage::Running) {
-                    busy.extend(entry.key);
-                    preparing += usize::from(entry.stage == Stage::Preparing);
-                }
-            }
+        let mut busy: HashSet<u64> = self.orphans.values().flatten().copied().collect();
+        let mut under_way = self.orphans.len();
+        for (_, partition) in partitions.iter().filter(|(_, partition)| partition.in_flight() > 0) {
+            let flying = |entry: &&Entry| matches!(entry.stage, Stage::Preparing | Stage::Ready | Stage::Running);
+            busy.extend(partition.entries().map(|(_, entry)| entry).filter(flying).filter_map(|entry| entry.key));
+            under_way += partition.count(Stage::Preparing);
         }
         let mut records = Vec::new();
-        for (tp, partition) in partitions.iter_mut().filter(|(_, partition)| !partition.is_revoked()) {
+        let count = partitions.len();
+        self.calls_turn = (self.calls_turn + 1) % count;
+        for index in 0..count {
+            let (tp, partition) = &mut partitions[(self.calls_turn + index) % count];
+            let room = room.saturating_sub(under_way + records.len());
+            if room == 0 || partition.is_revoked() || partition.count(Stage::Waiting) == 0 {
+                continue;
+            }
             let generation = partition.generation;
-            for entry in partition.entries_mut().filter(|entry| entry.stage == Stage::Waiting) {
-                if preparing + records.len() >= room || entry.due_ms.is_some_and(|due| due > now_ms) {
-                    break;
-                }
-                // A key that waits keeps its later records waiting too.
-                let free = entry.key.is_none_or(|key| busy.insert(key));
-                let may_start = entry.kind == Kind::Prepared && free && !entry.is_deferred(now_ms);
-                if may_start && breaker.admit(now_ms) {
-                    entry.stage = Stage::Preparing;
-                    records.push(RecordId { tp: *tp, offset: entry.offset, generation });
-                }
+            let name = |offset: i64| RecordId { tp: *tp, offset, generation };
+            let chosen = preparable(partition, now_ms, room, &mut busy, |entry| {
+                breaker.admit(now_ms, name(entry.offset), entry.is_deferred(now_ms))
+            });
+            records.extend(chosen.iter().map(|&(_, offset)| name(offset)));
+            for (index, _) in chosen {
+                partition.set(index, Stage::Preparing);
             }
         }
         (!records.is_empty()).then_some(records)
     }
+}
+
+/// The places and offsets of a partition's records that may go into a transaction now.
+fn startable(partition: &Partition, now_ms: i64, draining: bool, room: usize) -> Vec<(usize, i64)> {
+    let mut chosen = Vec::new();
+    if partition.count(Stage::Ready) + partition.count(Stage::Waiting) == 0 {
+        return chosen;
+    }
+    let mut fresh = !draining && !partition.is_revoked();
+    // Keys of earlier records that are not prepared yet: a plain record (one that can't be read) waits behind them.
+    let mut unprepared: HashSet<u64> = HashSet::new();
+    for (index, entry) in partition.entries() {
+        if chosen.len() >= room {
+            break;
+        }
+        let start = match entry.stage {
+            Stage::Ready => true,
+            Stage::Waiting => {
+                fresh &= !entry.is_early(now_ms);
+                fresh && entry.kind == Kind::Plain && entry.key.is_none_or(|key| !unprepared.contains(&key))
+            }
+            Stage::Preparing | Stage::Running | Stage::Done => false,
+        };
+        if start {
+            chosen.push((index, entry.offset));
+        } else if entry.kind == Kind::Prepared && matches!(entry.stage, Stage::Waiting | Stage::Preparing) {
+            unprepared.extend(entry.key);
+        }
+    }
+    chosen
+}
+
+/// The places and offsets of a partition's records whose preparation may start now. A key that waits keeps its later
+/// records waiting too, so it is busy from then on.
+fn preparable(
+    partition: &Partition,
+    now_ms: i64,
+    room: usize,
+    busy: &mut HashSet<u64>,
+    mut admit: impl FnMut(&Entry) -> bool,
+) -> Vec<(usize, i64)> {
+    let mut chosen = Vec::new();
+    for (index, entry) in partition.entries().filter(|(_, entry)| entry.stage == Stage::Waiting) {
+        if chosen.len() >= room || entry.is_early(now_ms) {
+            break;
+        }
+        let free = entry.key.is_none_or(|key| busy.insert(key));
+        if entry.kind == Kind::Prepared && free && admit(entry) {
+            chosen.push((index, entry.offset));
+        }
+    }
+    chosen
 }

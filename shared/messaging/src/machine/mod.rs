@@ -2,190 +2,32 @@
 //!
 //! It owns the assignment, the lanes, which record is where, the offsets (I10), the pauses, due times (I13), the
 //! breaker and the drain. It knows no librdkafka, no PostgreSQL and no clock: `now_ms` is an argument, so rebalances,
-//! crashes and time can be simulated from seeds with the machine that runs in production.
+//! crashes and time can be simulated from seeds with the machine that runs in production (`shared/messaging/simulation`).
 //!
 //! What it guarantees:
 //! - A partition's stored offset is never ahead of its lowest unfinished record, and only grows (I10).
-//! - In one lane at most one transaction runs; a batch holds each partition's records in offset order (I8).
+//! - In one lane at most one transaction runs; a batch holds each partition's records in offset order, and a record
+//!   that needs no preparation never overtakes one of its key that does (I8).
 //! - Where outside calls are made, a key is in flight once: its next record starts only when the one before it has
-//!   settled (I8).
+//!   settled, also when its partition went and came back meanwhile (I8).
 //! - A record with a due time never starts before it (I13).
-//! - Nothing is taken from a partition that is being revoked; it is released when nothing of it is in flight.
+//! - Nothing is taken from a partition that is being revoked; it is released, and not left paused, when nothing of it is
+//!   in flight.
 //! - Queues are bounded: above the limit a partition is paused (I16).
 
 mod breaker;
 mod lane;
 mod partition;
+mod protocol;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-pub use breaker::{Breaker, BreakerSettings};
+pub use breaker::{Breaker, BreakerSettings, BreakerState};
 use lane::Lane;
 use partition::{Partition, Stage};
-
-/// A topic's place in the consumer's list of topics.
-pub type TopicIndex = u16;
-
-/// A partition of a topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tp {
-    /// The topic.
-    pub topic: TopicIndex,
-    /// The partition, which is also the number of its lane.
-    pub partition: i32,
-}
-
-/// Names a record of one assignment of its partition: after a rebalance the same offset has another name, so that an
-/// answer to the old one can't be taken for the new one's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RecordId {
-    /// Where it is from.
-    pub tp: Tp,
-    /// Where it stands.
-    pub offset: i64,
-    /// Which assignment of the partition it came with.
-    pub generation: u32,
-}
-
-/// What the machine needs to know of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrival {
-    /// Where it stands.
-    pub offset: i64,
-    /// A hash of its key; `None` for a record without one, which has no order to keep.
-    pub key: Option<u64>,
-    /// Not before this time (database clock, milliseconds since the Unix epoch).
-    pub due_ms: Option<i64>,
-    /// Its size in memory.
-    pub bytes: usize,
-    /// What is to be done with it.
-    pub kind: Kind,
-}
-
-/// What is to be done with a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Nothing: a type that the group doesn't handle.
-    Skip,
-    /// A transaction.
-    Plain,
-    /// Preparation (look-ups, outside calls) and then a transaction.
-    Prepared,
-}
-
-/// How a record's preparation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallResult {
-    /// No call was needed.
-    NotNeeded,
-    /// The outside answered, be it with a "no".
-    Answered,
-    /// A time-out or a 5xx: the message's own failure, unless many fail.
-    Failed,
-    /// The dependency can't be reached: no attempt is counted.
-    Refused,
-}
-
-/// Whether a batch met trouble.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
-    /// None.
-    None,
-    /// The batch had to be taken apart: later ones start small and grow.
-    Bisected,
-    /// The database can't be reached or is overloaded: the lane waits, no attempt is counted.
-    Outage,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Input {
-    /// Partitions were assigned.
-    Assigned(Vec<Tp>),
-    /// Partitions are being taken away. `lost`: they are somebody else's already.
-    Revoked {
-        /// Which.
-        partitions: Vec<Tp>,
-        /// Nothing of them may be committed any more.
-        lost: bool,
-    },
-    /// The bound for a revocation has passed: what is still in flight of these partitions is dropped.
-    RevokeExpired(Vec<Tp>),
-    /// Records of one partition, in offset order.
-    Arrived(Tp, Vec<Arrival>),
-    /// A record's preparation ended.
-    PreparationEnded(RecordId, CallResult),
-    /// The preparation of these records could not be made for want of the database.
-    PreparationFailed {
-        /// The lane.
-        lane: i32,
-        /// Which.
-        records: Vec<RecordId>,
-    },
-    /// A batch ended. What is in neither list was dropped.
-    BatchEnded {
-        /// The lane.
-        lane: i32,
-        /// Records whose outcome is committed.
-        done: Vec<RecordId>,
-        /// Records that are as they were, with a new due time where the database's clock said "not yet".
-        left: Vec<(RecordId, Option<i64>)>,
-        /// Whether it met trouble.
-        trouble: Trouble,
-    },
-    /// Time passed.
-    Tick,
-    /// Stop taking records, finish what is in flight.
-    Drain,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Look up and make the outside calls for these records.
-    Prepare {
-        /// The lane.
-        lane: i32,
-        /// Which.
-        records: Vec<RecordId>,
-    },
-    /// Run the batch transaction for these records, in this order.
-    Run {
-        /// The lane.
-        lane: i32,
-        /// Which.
-        records: Vec<RecordId>,
-    },
-    /// Store this offset (the next one to read) for the partition.
-    Store(Tp, i64),
-    /// Stop fetching the partition.
-    Pause(Tp),
-    /// Go on fetching the partition.
-    Resume(Tp),
-    /// Nothing of the partition is in flight any more: it can be given away.
-    Released(Tp),
-    /// Everything that was in flight has ended.
-    Drained,
-}
-
-/// The machine's limits.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// The most records in a batch.
-    pub batch_max: usize,
-    /// The most preparations under way in a lane.
-    pub calls_per_lane: usize,
-    /// The most records of a partition in memory.
-    pub queue_records: usize,
-    /// The most bytes of a partition in memory.
-    pub queue_bytes: usize,
-    /// The first and the longest wait after an outage, in milliseconds.
-    pub backoff_ms: (i64, i64),
-    /// When the breaker opens.
-    pub breaker: BreakerSettings,
-}
+pub use protocol::{Arrival, CallResult, Census, Input, Kind, Limits, Output, RecordId, TopicIndex, Tp, Trouble};
 
 /// The bookkeeping of one consumer.
 #[derive(Debug)]
@@ -195,6 +37,7 @@ pub struct Machine {
     lanes: BTreeMap<i32, Lane>,
     breaker: Breaker,
     generation: u32,
+    now_ms: i64,
     draining: bool,
     drained: bool,
 }
@@ -209,6 +52,7 @@ impl Machine {
             lanes: BTreeMap::new(),
             breaker,
             generation: 0,
+            now_ms: i64::MIN,
             draining: false,
             drained: false,
         }
@@ -216,21 +60,24 @@ impl Machine {
 
     /// Takes what happened and appends what to do.
     pub fn step(&mut self, now_ms: i64, input: Input, out: &mut Vec<Output>) {
+        let set_back = self.follow_clock(now_ms);
+        let (lane, breaker) = (input.lane(), self.breaker.state());
         match input {
-            Input::Assigned(tps) => self.assign(tps),
-            Input::Revoked { partitions, lost } => self.revoke(&partitions, lost, out),
+            Input::Assigned(tps) => self.assign(tps, out),
+            Input::Revoked { partitions, lost: false } => self.revoke(&partitions, out),
+            Input::Revoked { partitions, lost: true } => self.drop_partitions(&partitions, out),
             Input::RevokeExpired(tps) => self.drop_partitions(&tps, out),
             Input::Arrived(tp, arrivals) => self.arrive(tp, &arrivals, out),
-            Input::PreparationEnded(id, result) => self.preparation_ended(now_ms, id, result),
-            Input::PreparationFailed { lane, records } => self.preparation_failed(now_ms, lane, &records),
-            Input::BatchEnded { lane, done, left, trouble } => {
-                self.batch_ended(now_ms, lane, &done, &left, trouble, out);
-            }
+            Input::PreparationEnded(id, result) => self.preparation_ended(id, result),
+            Input::PreparationFailed { lane, records } => self.preparation_failed(lane, &records),
+            Input::BatchEnded { lane, done, left, trouble } => self.batch_ended(lane, &done, &left, trouble, out),
             Input::Tick => {}
             Input::Drain => self.draining = true,
         }
         self.release(out);
-        self.start(now_ms, out);
+        let probe_is_due = self.breaker.reopens_at_ms().is_some_and(|at| at <= now_ms);
+        let concerns_all = set_back || probe_is_due || breaker != self.breaker.state();
+        self.start(lane.filter(|_| !concerns_all), out);
         if self.draining && !self.drained && self.in_flight() == 0 {
             self.drained = true;
             out.push(Output::Drained);
@@ -239,19 +86,28 @@ impl Machine {
 
     /// When a `Tick` is due at the latest: the earliest due record, back-off or half-open probe.
     pub fn next_wakeup_ms(&self, now_ms: i64) -> Option<i64> {
-        let dues = self.partitions.values().filter_map(Partition::first_due_ms);
-        let waits = self.lanes.values().filter_map(|lane| lane.wait_until_ms);
-        dues.chain(waits).chain(self.breaker.reopens_at_ms()).filter(|&at| at > now_ms).min()
+        let probe = self.breaker.reopens_at_ms().filter(|&at| at > now_ms);
+        self.lanes.values().filter_map(|lane| lane.wake_ms).chain(probe).min()
     }
 
     /// Whether the breaker keeps calls from being made.
-    pub fn breaker_is_open(&self, now_ms: i64) -> bool {
-        self.breaker.is_open(now_ms)
+    pub fn breaker_is_open(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// The breaker's state.
+    pub fn breaker_state(&self) -> BreakerState {
+        self.breaker.state()
     }
 
     /// Whether this name is of the partition's current assignment.
     pub fn is_current(&self, id: RecordId) -> bool {
         self.partitions.get(&id.tp).is_some_and(|partition| partition.generation == id.generation)
+    }
+
+    /// Whether a record at this offset would be taken: the partition is held, and it has not come in this assignment.
+    pub fn expects(&self, tp: Tp, offset: i64) -> bool {
+        self.partitions.get(&tp).is_some_and(|partition| partition.expects(offset))
     }
 
     /// Records that are in preparation, ready or in a transaction.
@@ -264,13 +120,40 @@ impl Machine {
         self.partitions.values().map(Partition::len).sum()
     }
 
+    /// Records in memory by stage.
+    pub fn census(&self) -> Census {
+        let count = |stage| self.partitions.values().map(|partition| partition.count(stage)).sum();
+        Census {
+            waiting: count(Stage::Waiting),
+            preparing: count(Stage::Preparing),
+            ready: count(Stage::Ready),
+            running: count(Stage::Running),
+            done: count(Stage::Done),
+        }
+    }
+
     /// The partitions held.
     pub fn assignment(&self) -> impl Iterator<Item = Tp> + '_ {
         self.partitions.keys().copied()
     }
 
-    fn assign(&mut self, tps: Vec<Tp>) {
+    /// Where the clock was set back, waits that were counted from it are as long as they were. Due times are the
+    /// database's and stay.
+    fn follow_clock(&mut self, now_ms: i64) -> bool {
+        let set_back = now_ms < self.now_ms;
+        if set_back {
+            let by_ms = self.now_ms - now_ms;
+            self.breaker.set_back(by_ms);
+            self.lanes.values_mut().for_each(|lane| lane.set_back(by_ms));
+            self.partitions.values_mut().for_each(|partition| partition.set_back(by_ms));
+        }
+        self.now_ms = now_ms;
+        set_back
+    }
+
+    fn assign(&mut self, tps: Vec<Tp>, out: &mut Vec<Output>) {
         for tp in tps {
+            self.forget(tp, out);
             self.generation += 1;
             self.partitions.insert(tp, Partition::new(self.generation));
             let batch_max = self.limits.batch_max;
@@ -278,10 +161,7 @@ impl Machine {
         }
     }
 
-    fn revoke(&mut self, tps: &[Tp], lost: bool, out: &mut Vec<Output>) {
-        if lost {
-            return self.drop_partitions(tps, out);
-        }
+    fn revoke(&mut self, tps: &[Tp], out: &mut Vec<Output>) {
         for tp in tps {
             match self.partitions.get_mut(tp) {
                 Some(partition) => partition.revoke(),
@@ -291,9 +171,22 @@ impl Machine {
     }
 
     fn drop_partitions(&mut self, tps: &[Tp], out: &mut Vec<Output>) {
-        for tp in tps {
-            self.partitions.remove(tp);
-            out.push(Output::Released(*tp));
+        for &tp in tps {
+            self.forget(tp, out);
+            out.push(Output::Released(tp));
+        }
+    }
+
+    /// Ends an assignment of a partition. What is in preparation goes on without it.
+    fn forget(&mut self, tp: Tp, out: &mut Vec<Output>) {
+        let Some(partition) = self.partitions.remove(&tp) else { return };
+        if let Some(lane) = self.lanes.get_mut(&tp.partition) {
+            lane.orphan(tp, &partition);
+        }
+        let generation = partition.generation;
+        self.breaker.abandon(self.now_ms, |probe| probe.tp == tp && probe.generation == generation);
+        if partition.is_paused() {
+            out.push(Output::Resume(tp));
         }
     }
 
@@ -312,63 +205,68 @@ impl Machine {
         }
     }
 
-    fn preparation_ended(&mut self, now_ms: i64, id: RecordId, result: CallResult) {
+    fn preparation_ended(&mut self, id: RecordId, result: CallResult) {
         // The breaker learns from every call, also from one whose partition has gone.
-        self.breaker.record(now_ms, result);
-        let put_back = match result {
-            CallResult::NotNeeded | CallResult::Answered => false,
-            CallResult::Failed => self.breaker.is_open(now_ms),
-            CallResult::Refused => true,
+        self.breaker.record(self.now_ms, id, result);
+        let counts = match result {
+            CallResult::NotNeeded | CallResult::Answered => true,
+            CallResult::Failed => !self.breaker.is_open(),
+            CallResult::Refused => false,
         };
-        // A failing probe lets other records be the next one: it may be the message after all.
-        let probe = put_back && result == CallResult::Failed;
-        let deferred_ms = self.breaker.reopens_at_ms().filter(|_| probe).map(|at_ms| at_ms + (at_ms - now_ms).max(1));
-        if let Some(partition) = self.partition_of(id) {
-            match put_back {
-                true => partition.put_back(id.offset, deferred_ms),
-                false => partition.set_stage(id.offset, Stage::Ready),
-            }
+        // Who failed lets others be the next probe: it may be the message after all.
+        let reopens_at_ms = self.breaker.reopens_at_ms().filter(|_| result == CallResult::Failed);
+        let deferred_ms = reopens_at_ms.map(|at_ms| at_ms + (at_ms - self.now_ms).max(1));
+        match self.partition_of(id) {
+            Some(partition) if counts => partition.prepared(id.offset),
+            Some(partition) => partition.put_back(id.offset, deferred_ms),
+            None => self.orphan_ended(id),
         }
     }
 
-    fn preparation_failed(&mut self, now_ms: i64, lane: i32, records: &[RecordId]) {
+    fn preparation_failed(&mut self, lane: i32, records: &[RecordId]) {
         for &id in records {
-            self.breaker.record(now_ms, CallResult::NotNeeded);
-            if let Some(partition) = self.partition_of(id) {
-                partition.put_back(id.offset, None);
+            self.breaker.record(self.now_ms, id, CallResult::NotNeeded);
+            match self.partition_of(id) {
+                Some(partition) => partition.put_back(id.offset, None),
+                None => self.orphan_ended(id),
             }
         }
-        let backoff = self.limits.backoff_ms;
+        let (now_ms, backoff_ms) = (self.now_ms, self.limits.backoff_ms);
         if let Some(lane) = self.lanes.get_mut(&lane) {
-            lane.back_off(now_ms, backoff);
+            lane.back_off(now_ms, backoff_ms);
+        }
+    }
+
+    fn orphan_ended(&mut self, id: RecordId) {
+        if let Some(lane) = self.lanes.get_mut(&id.tp.partition) {
+            lane.orphan_ended(id);
         }
     }
 
     fn batch_ended(
         &mut self,
-        now_ms: i64,
-        lane: i32,
+        number: i32,
         done: &[RecordId],
         left: &[(RecordId, Option<i64>)],
         trouble: Trouble,
         out: &mut Vec<Output>,
     ) {
+        let Some(lane) = self.lanes.get_mut(&number) else { return };
+        let now_ms = self.now_ms;
+        let batch = lane.ended(now_ms, trouble, self.limits.batch_max, self.limits.backoff_ms);
         for &id in done {
             if let Some(partition) = self.partition_of(id) {
-                partition.set_stage(id.offset, Stage::Done);
+                partition.finish(id.offset);
             }
         }
-        for &(id, due_ms) in left {
+        // What is in neither list is as it was.
+        for (id, due_ms) in left.iter().copied().chain(batch.into_iter().map(|id| (id, None))) {
             if let Some(partition) = self.partition_of(id) {
-                partition.leave(id.offset, due_ms);
+                partition.leave(id.offset, now_ms, due_ms);
             }
-        }
-        let (batch_max, backoff) = (self.limits.batch_max, self.limits.backoff_ms);
-        if let Some(lane) = self.lanes.get_mut(&lane) {
-            lane.ended(now_ms, trouble, batch_max, backoff);
         }
         let limits = &self.limits;
-        for (&tp, partition) in self.partitions.iter_mut().filter(|(tp, _)| tp.partition == lane) {
+        for (&tp, partition) in self.partitions.range_mut(in_lane(number)) {
             if let Some(offset) = partition.advance() {
                 out.push(Output::Store(tp, offset));
             }
@@ -380,27 +278,26 @@ impl Machine {
 
     /// Gives away revoked partitions of which nothing is in flight any more; their last offset is stored by now.
     fn release(&mut self, out: &mut Vec<Output>) {
-        self.partitions.retain(|&tp, partition| {
-            let released = partition.is_revoked() && partition.in_flight() == 0;
-            if released {
-                out.push(Output::Released(tp));
-            }
-            !released
-        });
+        let released = |partition: &Partition| partition.is_revoked() && partition.in_flight() == 0;
+        let tps: Vec<Tp> = self.partitions.iter().filter(|(_, p)| released(p)).map(|(&tp, _)| tp).collect();
+        self.drop_partitions(&tps, out);
     }
 
-    /// Starts whatever may start: transactions first, because they free keys, then preparations.
-    fn start(&mut self, now_ms: i64, out: &mut Vec<Output>) {
+    /// Starts whatever may start in this lane (in every one where it is `None`) and in those whose time has come:
+    /// transactions first, because they free keys, then preparations.
+    fn start(&mut self, only: Option<i32>, out: &mut Vec<Output>) {
+        let now_ms = self.now_ms;
         for (&number, lane) in &mut self.lanes {
-            if lane.is_waiting(now_ms) {
+            let due = lane.wake_ms.is_some_and(|at| at <= now_ms);
+            if only.is_some_and(|only| only != number) && !due {
                 continue;
             }
-            let mut partitions: Vec<(Tp, &mut Partition)> = self
-                .partitions
-                .range_mut(..)
-                .filter(|(tp, _)| tp.partition == number)
-                .map(|(&tp, partition)| (tp, partition))
-                .collect();
+            lane.wake_ms = lane.waits_until(now_ms);
+            if lane.wake_ms.is_some() {
+                continue;
+            }
+            let mut partitions: Vec<(Tp, &mut Partition)> =
+                self.partitions.range_mut(in_lane(number)).map(|(&tp, partition)| (tp, partition)).collect();
             if partitions.is_empty() {
                 continue;
             }
@@ -414,10 +311,16 @@ impl Machine {
             if let Some(records) = lane.take_preparations(now_ms, &mut partitions, room, &mut self.breaker) {
                 out.push(Output::Prepare { lane: number, records });
             }
+            lane.wake_ms = partitions.iter().filter_map(|(_, partition)| partition.next_due_ms(now_ms)).min();
         }
     }
 
     fn partition_of(&mut self, id: RecordId) -> Option<&mut Partition> {
         self.partitions.get_mut(&id.tp).filter(|partition| partition.generation == id.generation)
     }
+}
+
+/// The partitions of a lane.
+fn in_lane(number: i32) -> std::ops::RangeInclusive<Tp> {
+    Tp { partition: number, topic: 0 }..=Tp { partition: number, topic: TopicIndex::MAX }
 }

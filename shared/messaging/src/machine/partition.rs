@@ -26,13 +26,18 @@ pub(super) struct Entry {
     pub(super) due_ms: Option<i64>,
     pub(super) kind: Kind,
     pub(super) stage: Stage,
-    /// A probe that failed lets others be tried first.
-    pub(super) deferred_ms: Option<i64>,
+    /// A call that failed while the breaker was open lets others be tried first.
+    deferred_ms: Option<i64>,
     bytes: usize,
 }
 
 impl Entry {
-    /// Whether it may not start yet although it is not behind a due time.
+    /// Whether its time has not come; nothing of its partition overtakes it.
+    pub(super) fn is_early(&self, now_ms: i64) -> bool {
+        self.due_ms.is_some_and(|due| due > now_ms)
+    }
+
+    /// Whether others may be tried before it.
     pub(super) fn is_deferred(&self, now_ms: i64) -> bool {
         self.deferred_ms.is_some_and(|until| until > now_ms)
     }
@@ -45,11 +50,13 @@ pub(super) struct Partition {
     /// In offset order; the front is the lowest unfinished record.
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// How many entries need preparation: where there are none, nobody looks for them.
+    /// How many entries are in each stage.
+    stages: [usize; 5],
+    /// How many entries need preparation.
     prepared: usize,
     last_arrived: i64,
-    /// What is stored: the offset after the last record of the finished prefix.
     stored: Option<i64>,
+    /// The offset behind the finished prefix.
     finished: Option<i64>,
     paused: bool,
     revoked: bool,
@@ -61,6 +68,7 @@ impl Partition {
             generation,
             entries: VecDeque::new(),
             bytes: 0,
+            stages: [0; 5],
             prepared: 0,
             last_arrived: -1,
             stored: None,
@@ -70,56 +78,86 @@ impl Partition {
         }
     }
 
+    /// Whether a record at this offset has not been here. One that comes again within one assignment (a fetch position
+    /// that was set back) has been.
+    pub(super) fn expects(&self, offset: i64) -> bool {
+        !self.revoked && offset > self.last_arrived
+    }
+
     pub(super) fn arrive(&mut self, arrival: &Arrival) {
-        // A record that came again within one assignment (a fetch position that was set back) is here already.
-        if self.revoked || arrival.offset <= self.last_arrived {
+        if !self.expects(arrival.offset) {
             return;
         }
         self.last_arrived = arrival.offset;
         self.bytes += arrival.bytes;
         self.prepared += usize::from(arrival.kind == Kind::Prepared);
+        let stage = if arrival.kind == Kind::Skip { Stage::Done } else { Stage::Waiting };
+        self.stages[stage as usize] += 1;
         self.entries.push_back(Entry {
             offset: arrival.offset,
             key: arrival.key,
             due_ms: arrival.due_ms,
             kind: arrival.kind,
-            stage: if arrival.kind == Kind::Skip { Stage::Done } else { Stage::Waiting },
+            stage,
             deferred_ms: None,
             bytes: arrival.bytes,
         });
     }
 
-    pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.entries.iter_mut()
+    /// The entries with their places, in offset order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (usize, &Entry)> {
+        self.entries.iter().enumerate()
     }
 
-    pub(super) fn set_stage(&mut self, offset: i64, stage: Stage) {
-        if let Ok(index) = self.entries.binary_search_by_key(&offset, |entry| entry.offset) {
-            self.entries[index].stage = stage;
+    pub(super) fn set(&mut self, index: usize, stage: Stage) {
+        let entry = &mut self.entries[index];
+        self.stages[entry.stage as usize] -= 1;
+        self.stages[stage as usize] += 1;
+        entry.stage = stage;
+    }
+
+    /// Where the record at this offset is, provided that it is in this stage. Any other answer is late, or a copy.
+    fn find(&self, offset: i64, stage: Stage) -> Option<usize> {
+        let index = self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok()?;
+        (self.entries[index].stage == stage).then_some(index)
+    }
+
+    /// Its preparation ended.
+    pub(super) fn prepared(&mut self, offset: i64) {
+        if let Some(index) = self.find(offset, Stage::Preparing) {
+            self.set(index, Stage::Ready);
         }
     }
 
-    /// Back to waiting after a call that doesn't count; `deferred_ms` lets others be tried first.
+    /// Back to waiting after a preparation that doesn't count; `deferred_ms` lets others be tried first.
     pub(super) fn put_back(&mut self, offset: i64, deferred_ms: Option<i64>) {
-        if let Ok(index) = self.entries.binary_search_by_key(&offset, |entry| entry.offset) {
-            self.entries[index].stage = Stage::Waiting;
+        if let Some(index) = self.find(offset, Stage::Preparing) {
             self.entries[index].deferred_ms = deferred_ms;
+            self.set(index, Stage::Waiting);
+        }
+    }
+
+    /// Its outcome is committed.
+    pub(super) fn finish(&mut self, offset: i64) {
+        if let Some(index) = self.find(offset, Stage::Running) {
+            self.set(index, Stage::Done);
         }
     }
 
     /// Back from a batch without an outcome: a prepared record keeps its answer, unless it is to wait anew.
-    pub(super) fn leave(&mut self, offset: i64, due_ms: Option<i64>) {
-        if let Ok(index) = self.entries.binary_search_by_key(&offset, |entry| entry.offset) {
+    pub(super) fn leave(&mut self, offset: i64, now_ms: i64, due_ms: Option<i64>) {
+        if let Some(index) = self.find(offset, Stage::Running) {
             let entry = &mut self.entries[index];
             let keeps_answer = entry.kind == Kind::Prepared && due_ms.is_none();
-            entry.stage = if keeps_answer { Stage::Ready } else { Stage::Waiting };
-            entry.due_ms = due_ms.or(entry.due_ms);
+            entry.due_ms = due_ms.filter(|&due| due > now_ms).or(entry.due_ms);
+            self.set(index, if keeps_answer { Stage::Ready } else { Stage::Waiting });
         }
     }
 
     /// Removes the finished prefix; the offset to store where it grew.
     pub(super) fn advance(&mut self) -> Option<i64> {
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.stage == Stage::Done) {
+            self.stages[Stage::Done as usize] -= 1;
             self.bytes -= entry.bytes;
             self.prepared -= usize::from(entry.kind == Kind::Prepared);
             self.finished = Some(entry.offset + 1);
@@ -140,9 +178,16 @@ impl Partition {
         self.revoked
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    pub(super) fn count(&self, stage: Stage) -> usize {
+        self.stages[stage as usize]
+    }
+
     pub(super) fn in_flight(&self) -> usize {
-        let flying = |entry: &&Entry| matches!(entry.stage, Stage::Preparing | Stage::Ready | Stage::Running);
-        self.entries.iter().filter(flying).count()
+        self.count(Stage::Preparing) + self.count(Stage::Ready) + self.count(Stage::Running)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -154,10 +199,27 @@ impl Partition {
         self.prepared > 0
     }
 
-    /// When something that waits for a time may start.
-    pub(super) fn first_due_ms(&self) -> Option<i64> {
-        let head = self.entries.iter().find(|entry| entry.stage == Stage::Waiting)?;
-        head.due_ms.max(head.deferred_ms)
+    /// The earliest time at which something that waits for a time may start.
+    pub(super) fn next_due_ms(&self, now_ms: i64) -> Option<i64> {
+        if self.revoked || self.count(Stage::Waiting) == 0 {
+            return None;
+        }
+        let mut next: Option<i64> = None;
+        for entry in self.entries.iter().filter(|entry| entry.stage == Stage::Waiting) {
+            let at_ms = entry.due_ms.max(entry.deferred_ms).filter(|&at| at > now_ms);
+            next = [next, at_ms].into_iter().flatten().min();
+            if entry.is_early(now_ms) {
+                break;
+            }
+        }
+        next
+    }
+
+    /// The clock was set back: waits that were counted from it are as long as they were.
+    pub(super) fn set_back(&mut self, by_ms: i64) {
+        for entry in &mut self.entries {
+            entry.deferred_ms = entry.deferred_ms.map(|at| at - by_ms);
+        }
     }
 
     pub(super) fn pause_if_full(&mut self, limits: &Limits) -> bool {

@@ -54,8 +54,9 @@ impl<H: Handler> Transactor<H> {
         self.decide(&mut tx, &sorted.items, &mut out, now).await?;
         self.record_failures(&mut tx, &sorted.failed, &mut out, now).await?;
         self.block_keys(&mut tx, &sorted.failed).await?;
-        self.settle_heads(&mut tx, &sorted, &blocks, &mut out).await?;
+        // Held first: a head that settles in this very transaction must find what this one holds behind it.
         self.hold(&mut tx, &sorted.held).await?;
+        self.settle_heads(&mut tx, &sorted, &blocks, &mut out).await?;
 
         counts.decided = sorted.items.len();
         counts.held = sorted.held.len();

@@ -157,7 +157,8 @@ impl<H: Handler> Transactor<H> {
         let mut known_failures: HashMap<EventId, Failure> = HashMap::new();
         let mut restarts = 0;
         while let Some(part) = parts.pop() {
-            if report.outage.is_some() {
+            // Nothing overtakes what was left: a later part may hold the next event of its key (I8).
+            if !report.left.is_empty() {
                 report.left.extend(part);
                 continue;
             }

@@ -1,0 +1,1 @@
+//! What the machine promises, one behaviour a test.
