@@ -30,6 +30,8 @@ pub struct Settings {
     pub batch_max: usize,
     /// The most outside calls under way in one lane.
     pub calls_per_lane: usize,
+    /// The longest that one outside call may take, whatever time-outs the handler has of its own.
+    pub call_timeout: Duration,
     /// The most records of one partition in memory; above it the partition is paused, below half of it resumed.
     pub queue_records: usize,
     /// The most bytes of one partition in memory, likewise.
@@ -67,6 +69,7 @@ impl Settings {
             retry_jitter: 0.1,
             batch_max: 500,
             calls_per_lane: 32,
+            call_timeout: Duration::from_secs(60),
             queue_records: 2_000,
             queue_bytes: 8 * 1024 * 1024,
             drain: Duration::from_secs(10),

@@ -56,7 +56,7 @@ pub(super) async fn run<H: Handler>(
             for call in planned.calls {
                 let (transactor, id) = (Arc::clone(&transactor), events[call.index].id);
                 pending.remove(&id);
-                calls.spawn(async move { (id, make_call(&*transactor.handler, call.delivered, call.plan).await) });
+                calls.spawn(async move { (id, make_call(&transactor, call.delivered, call.plan).await) });
             }
         }
         Err(failure) => tracing::warn!(%failure, "events could not be looked up; the lane waits"),
@@ -173,14 +173,20 @@ async fn plan<H: Handler>(
     }
 }
 
-async fn make_call<H: Handler>(handler: &H, delivered: Arc<Delivered<H::Event>>, plan: Option<H::Plan>) -> Outcome<H> {
+async fn make_call<H: Handler>(
+    transactor: &Transactor<H>,
+    delivered: Arc<Delivered<H::Event>>,
+    plan: Option<H::Plan>,
+) -> Outcome<H> {
     let Some(plan) = plan else {
         return (Prepared::Item(Item { delivered, answer: None }), CallResult::NotNeeded);
     };
-    let called = AssertUnwindSafe(handler.call(&delivered, plan)).catch_unwind().await;
-    let answer = called.unwrap_or_else(|_| {
-        Err(Failure::retryable("handler.panic", "the handler's call panicked").with_unknown_outcome())
-    });
+    let call = AssertUnwindSafe(transactor.handler.call(&delivered, plan)).catch_unwind();
+    let answer = match tokio::time::timeout(transactor.settings.call_timeout, call).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(Failure::retryable("handler.panic", "the handler's call panicked").with_unknown_outcome()),
+        Err(_) => Err(Failure::retryable("call.timeout", "the call outlasted call_timeout").with_unknown_outcome()),
+    };
     match answer {
         Ok(answer) => (Prepared::Item(Item { delivered, answer: Some(answer) }), CallResult::Answered),
         Err(failure) => match failure.kind {
@@ -213,7 +219,7 @@ async fn prepare_step<H: Handler>(
     {
         match plan_each(transactor, std::slice::from_ref(&delivered)).await?.pop() {
             Some(Ok(plan)) => {
-                (task.prepared, result) = make_call(&*transactor.handler, delivered, plan).await;
+                (task.prepared, result) = make_call(transactor, delivered, plan).await;
             }
             Some(Err(failure)) => task.prepared = Prepared::Failed(failure),
             None => {}

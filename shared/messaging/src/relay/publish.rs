@@ -59,13 +59,14 @@ impl LowerBound {
         Self { bound: 0, candidates: VecDeque::new() }
     }
 
-    /// `lowest_missing`: every smaller id that was ever taken is either deleted or belongs to a running transaction.
-    fn observe(&mut self, now: Instant, lowest_missing: i64) {
+    /// `lowest`: every smaller id that was ever taken is either deleted or belongs to a running transaction. What is in
+    /// flight stays above the bound, because a new producer has to find it again.
+    fn observe(&mut self, now: Instant, lowest: i64) {
         if self.candidates.back().is_none_or(|(at, _)| now - *at >= BEAT) {
-            self.candidates.push_back((now, lowest_missing));
+            self.candidates.push_back((now, lowest));
         }
         while let Some((_, id)) = self.candidates.pop_front_if(|(at, _)| now - *at >= LONGEST_TRANSACTION) {
-            self.bound = self.bound.max(id - 1);
+            self.bound = self.bound.max(id.min(lowest) - 1);
         }
     }
 }
@@ -243,6 +244,7 @@ impl<'a> Sender<'a> {
             }
         }
         self.in_flight.clear();
+        self.lower = LowerBound::new();
         self.paused_until = Some(Instant::now() + AFTER_ERROR);
         Ok(())
     }
@@ -291,4 +293,23 @@ fn enqueue(
         record = record.payload(payload.as_slice());
     }
     producer.send_result(record).map_err(|(error, _)| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_bound_follows_a_longest_transaction_behind_and_stays_below_what_is_in_flight() {
+        let (start, mut lower) = (Instant::now(), LowerBound::new());
+        let second = |n: u64| start + Duration::from_secs(n);
+        lower.observe(second(0), 100);
+        lower.observe(second(29), 500);
+        assert_eq!(lower.bound, 0, "a transaction of second 0 may still commit a smaller id");
+        lower.observe(second(30), 600);
+        assert_eq!(lower.bound, 99);
+        // A row that committed late is in flight when its id would fall below the bound.
+        lower.observe(second(59), 300);
+        assert_eq!(lower.bound, 299);
+    }
 }

@@ -1,6 +1,7 @@
 //! Messaging on a real Kafka and a real PostgreSQL.
 #![allow(missing_docs)]
 
+mod batches;
 mod calls;
 mod effects;
 mod failures;
