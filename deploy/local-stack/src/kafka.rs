@@ -94,6 +94,9 @@ impl KafkaOptions {
             ("share.coordinator.state.topic.replication.factor", replication.clone()),
             ("share.coordinator.state.topic.min.isr", in_sync),
             ("default.replication.factor", replication),
+            // A broker that was killed may not come back before its last session has ended: 9 s by default.
+            ("broker.session.timeout.ms", "3000".to_owned()),
+            ("broker.heartbeat.interval.ms", "500".to_owned()),
             // 128 MiB of heap by default, for compacted topics that hold a few offsets here.
             ("log.cleaner.dedupe.buffer.size", "4194304".to_owned()),
         ];
@@ -207,9 +210,17 @@ impl Kafka {
     /// # Errors
     /// As [`Kafka::start`].
     pub async fn start_again(&mut self) -> Result<()> {
-        self.kill().await?;
-        self.spawn().await?;
+        self.launch_again().await?;
         self.wait_ready().await
+    }
+
+    /// Like [`Kafka::start_again`] without the wait.
+    ///
+    /// # Errors
+    /// As [`Kafka::launch`].
+    pub async fn launch_again(&mut self) -> Result<()> {
+        self.kill().await?;
+        self.spawn().await
     }
 
     /// The file with its output.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use local_stack::child::{Child, describe};
 use local_stack::postgres::write_private;
+use local_stack::service_process::tail;
 use local_stack::{Kafka, KafkaOptions, Postgres, PostgresOptions, ServiceOptions, ServiceProcess};
 use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
@@ -32,6 +33,8 @@ pub struct Stack {
     services: Vec<Running>,
     kafka: Option<Kafka>,
     postgres: Option<Postgres>,
+    kafka_restarts: Restarts,
+    postgres_restarts: Restarts,
 }
 
 struct Running {
@@ -72,23 +75,19 @@ impl Stack {
             tokio::time::sleep(Duration::from_millis(200)).await;
             for running in &mut self.services {
                 let Some(status) = running.process.ended()? else { continue };
-                let name = running.process.name().to_owned();
-                if !running.restarts.allow() {
-                    bail!("{name} keeps ending ({}):\n{}", describe(status), running.process.tail());
-                }
-                say(&format!("{name} ended with {}; starting it again", describe(status)));
+                running.restarts.note(running.process.name(), &describe(status), running.process.log_file())?;
                 running.process.start_again().await?;
             }
             if let Some(kafka) = &mut self.kafka
-                && let Some(status) = kafka.ended()?
+                && let Some(how) = kafka.ended()?
             {
-                say(&format!("Kafka ended with {status}; starting it again"));
-                kafka.start_again().await?;
+                self.kafka_restarts.note("Kafka", &how, &kafka.log_file())?;
+                kafka.launch_again().await?;
             }
             if let Some(postgres) = &mut self.postgres
-                && let Some(status) = postgres.ended()?
+                && let Some(how) = postgres.ended()?
             {
-                say(&format!("PostgreSQL ended with {status}; starting it again"));
+                self.postgres_restarts.note("PostgreSQL", &how, &postgres.log_file())?;
                 postgres.start_again().await?;
             }
         }
@@ -206,10 +205,15 @@ struct Restarts {
 }
 
 impl Restarts {
-    fn allow(&mut self) -> bool {
+    /// Tells that `name` has ended and is started again, or fails when that was tried often enough.
+    fn note(&mut self, name: &str, how: &str, log: &Path) -> Result<()> {
         self.recent.retain(|at| at.elapsed() < Duration::from_secs(60));
         self.recent.push(Instant::now());
-        self.recent.len() <= 5
+        if self.recent.len() > 5 {
+            bail!("{name} keeps ending ({how}):\n{}", tail(log));
+        }
+        say(&format!("{name} ended with {how}; starting it again"));
+        Ok(())
     }
 }
 
