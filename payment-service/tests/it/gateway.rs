@@ -1,0 +1,169 @@
+//! The HTTP gateway: which answer is business, which a failure, and of which kind.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::any;
+use contracts::OrderId;
+use messaging::{Failure, FailureKind, Reason};
+use payment_service::domain::{Authorization, AuthorizeAnswer, CaptureAnswer, VoidAnswer};
+use payment_service::gateway::{HttpGateway, PaymentGateway as _};
+use sandbox_gateway::faults::{Fault, FaultMode};
+use sandbox_gateway::{Options, SandboxGateway};
+use service::{Shutdown, TaskSet};
+use testkit::free_port;
+use tokio::net::TcpListener;
+
+use crate::app::total;
+
+const TIMEOUT: Duration = Duration::from_millis(300);
+const REJECTED: FailureKind = FailureKind::Permanent(Reason::Rejected);
+
+fn authorization(payment_method: &str) -> Authorization {
+    Authorization { order_id: OrderId::new(), amount: total(), payment_method: payment_method.to_owned() }
+}
+
+async fn sandbox() -> Result<(SandboxGateway, HttpGateway)> {
+    let sandbox = SandboxGateway::start(Options::default()).await?;
+    let gateway = HttpGateway::new(&sandbox.url(), TIMEOUT)?;
+    Ok((sandbox, gateway))
+}
+
+async fn authorized(gateway: &HttpGateway, wanted: &Authorization) -> Result<String> {
+    match gateway.authorize(wanted).await? {
+        AuthorizeAnswer::Authorized { authorization_id } => Ok(authorization_id),
+        AuthorizeAnswer::Declined { code } => anyhow::bail!("declined: {code}"),
+    }
+}
+
+#[tokio::test]
+async fn a_key_has_one_effect_and_is_found_under_its_business_name() -> Result<()> {
+    let (sandbox, gateway) = sandbox().await?;
+    let wanted = authorization("tok_visa");
+    let order_id = wanted.order_id;
+    assert_eq!(gateway.find_authorization(order_id).await?, None);
+    let id = authorized(&gateway, &wanted).await?;
+    assert_eq!(authorized(&gateway, &wanted).await?, id);
+    let found = AuthorizeAnswer::Authorized { authorization_id: id.clone() };
+    assert_eq!(gateway.find_authorization(order_id).await?, Some(found));
+    assert_eq!(gateway.find_capture(order_id).await?, None);
+    assert_eq!(gateway.capture(order_id, &id).await?, CaptureAnswer::Captured);
+    assert_eq!(gateway.find_capture(order_id).await?, Some(CaptureAnswer::Captured));
+    assert_eq!(gateway.void(order_id, &id).await?, VoidAnswer::Captured, "too late");
+    for _ in 0..2 {
+        gateway.refund(order_id, &id).await?;
+    }
+    let keys: Vec<_> = sandbox.ledger(None).into_iter().map(|entry| entry.idempotency_key).collect();
+    assert_eq!(keys, ["authorize", "capture", "refund"].map(|kind| format!("{kind}:{order_id}")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_gateway_says_about_the_business_is_an_answer() -> Result<()> {
+    let (_sandbox, gateway) = sandbox().await?;
+    for (token, code) in [("tok_declined", "card_declined"), ("tok_unheard_of", "unknown_payment_method")] {
+        let declined = AuthorizeAnswer::Declined { code: code.to_owned() };
+        assert_eq!(gateway.authorize(&authorization(token)).await?, declined);
+    }
+    let refused = authorization("tok_capture_refused");
+    let id = authorized(&gateway, &refused).await?;
+    let answer = CaptureAnswer::Refused { code: "capture_refused".to_owned() };
+    assert_eq!(gateway.capture(refused.order_id, &id).await?, answer);
+    assert_eq!(gateway.find_capture(refused.order_id).await?, Some(answer));
+    assert_eq!(gateway.void(refused.order_id, &id).await?, VoidAnswer::Voided);
+
+    let voided = authorization("tok_visa");
+    let id = authorized(&gateway, &voided).await?;
+    assert_eq!(gateway.void(voided.order_id, &id).await?, VoidAnswer::Voided);
+    let answer = CaptureAnswer::Refused { code: "authorization_voided".to_owned() };
+    assert_eq!(gateway.capture(voided.order_id, &id).await?, answer, "nothing can be captured after a void");
+    let failure = gateway.refund(voided.order_id, &id).await.expect_err("nothing to pay back");
+    assert_eq!((failure.kind, failure.class.as_str()), (REJECTED, "gateway.409"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_an_outage() -> Result<()> {
+    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+    let gateway = HttpGateway::new(&format!("http://{nobody}"), TIMEOUT)?;
+    let failure = gateway.authorize(&authorization("tok_visa")).await.expect_err("nobody there");
+    assert_eq!((failure.kind, failure.outcome_unknown), (FailureKind::Outage, false), "{failure}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_answer_may_mean_that_it_happened() -> Result<()> {
+    let (sandbox, gateway) = sandbox().await?;
+    let slow = gateway.authorize(&authorization("tok_slow")).await.expect_err("too slow");
+    assert_eq!((slow.kind, slow.outcome_unknown), (FailureKind::Retryable, true), "{slow}");
+    assert_eq!(slow.class, "gateway.timeout");
+    sandbox.set_fault(Fault::new(FaultMode::Refuse));
+    let cut = gateway.authorize(&authorization("tok_visa")).await.expect_err("cut off");
+    assert_eq!((cut.kind, cut.outcome_unknown), (FailureKind::Retryable, true), "{cut}");
+    assert_eq!(cut.class, "gateway.broken");
+    Ok(())
+}
+
+/// What a gateway that answers everything with `answer` makes of an authorization.
+async fn authorize_at(answer: fn() -> Response) -> Result<Failure> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let gateway = HttpGateway::new(&format!("http://{}/some/path", listener.local_addr()?), TIMEOUT)?;
+    let shutdown = Shutdown::new();
+    let mut tasks = TaskSet::new(&shutdown);
+    let router = Router::new().fallback(any(async move || answer()));
+    tasks.add("server", move |stop| service::http::serve(listener, router, stop));
+    let ask = async {
+        let answer = gateway.authorize(&authorization("tok_visa")).await;
+        shutdown.trigger();
+        answer
+    };
+    let (ended, answer) = tokio::join!(tasks.run(), ask);
+    ended?;
+    answer.err().ok_or_else(|| anyhow::anyhow!("that was no answer"))
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_sorted_by_its_status() -> Result<()> {
+    type Case = (fn() -> Response, &'static str, FailureKind, bool);
+    let large = || (StatusCode::CREATED, "x".repeat(100_000)).into_response();
+    let cases: [Case; 9] = [
+        (|| StatusCode::INTERNAL_SERVER_ERROR.into_response(), "gateway.500", FailureKind::Retryable, true),
+        (|| StatusCode::SERVICE_UNAVAILABLE.into_response(), "gateway.503", FailureKind::Retryable, true),
+        (|| StatusCode::TOO_MANY_REQUESTS.into_response(), "gateway.429", FailureKind::Retryable, false),
+        (|| StatusCode::BAD_REQUEST.into_response(), "gateway.400", REJECTED, false),
+        (|| StatusCode::NOT_FOUND.into_response(), "gateway.404", REJECTED, false),
+        (|| StatusCode::UNPROCESSABLE_ENTITY.into_response(), "gateway.422", REJECTED, false),
+        (|| Redirect::temporary("http://127.0.0.1:1/").into_response(), "gateway.307", REJECTED, false),
+        (|| (StatusCode::CREATED, "<html>").into_response(), "gateway.201", FailureKind::Retryable, true),
+        (large, "gateway.201", FailureKind::Retryable, true),
+    ];
+    for (answer, class, kind, unknown) in cases {
+        let failure = authorize_at(answer).await?;
+        let seen = (failure.class.as_str(), failure.kind, failure.outcome_unknown);
+        ensure!(seen == (class, kind, unknown), "{failure}: {seen:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_404_of_something_else_proves_nothing() -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let gateway = HttpGateway::new(&format!("http://{}", listener.local_addr()?), TIMEOUT)?;
+    let shutdown = Shutdown::new();
+    let mut tasks = TaskSet::new(&shutdown);
+    let router = Router::new().fallback(any(async || (StatusCode::NOT_FOUND, "no such page")));
+    tasks.add("server", move |stop| service::http::serve(listener, router, stop));
+    let ask = async {
+        let answer = gateway.find_authorization(OrderId::new()).await;
+        shutdown.trigger();
+        answer
+    };
+    let (ended, answer) = tokio::join!(tasks.run(), ask);
+    ended?;
+    assert_eq!(answer.map_err(|failure| failure.kind), Err(REJECTED));
+    Ok(())
+}

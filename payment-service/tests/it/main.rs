@@ -1,0 +1,10 @@
+//! payment-service on real Kafka and PostgreSQL, against the sandbox gateway in this process.
+#![allow(missing_docs, reason = "tests are named for what they show")]
+
+mod app;
+mod calls;
+mod cancellations;
+mod decisions;
+mod gateway;
+mod outages;
+mod pages;

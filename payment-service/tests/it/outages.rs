@@ -1,0 +1,60 @@
+//! A gateway that is away is no message's fault.
+
+use anyhow::{Result, ensure};
+use sandbox_gateway::operation::{Kind, Outcome};
+use testkit::eventually;
+
+use crate::app::{BOUND, TestApp, cancelled, placed};
+
+#[tokio::test]
+async fn while_the_gateway_is_away_nothing_is_dead_lettered_and_no_attempt_counted() -> Result<()> {
+    let mut app = TestApp::without_gateway().await?;
+    let orders: Vec<_> = (0..5).map(|_| placed("tok_visa")).collect();
+    let mut ids = Vec::new();
+    for order in &orders {
+        ids.push(app.publish(order).await?);
+    }
+    eventually("the consumer has met the outage", BOUND, async || {
+        let (_, body) = app.get("/readyz?verbose").await?;
+        ensure!(body["status"] == "ok", "{body}");
+        Ok(())
+    })
+    .await?;
+    for id in &ids {
+        assert_eq!(app.inbox(*id).await?, None, "nothing is decided without the gateway");
+    }
+    app.start_gateway().await?;
+    for (order, id) in orders.iter().zip(&ids) {
+        app.wait_state(order.order_id, "authorized").await?;
+        assert_eq!(app.wait_outcome(*id, "done").await?, 1, "the first attempt is the one that was made");
+        assert_eq!(app.effects(order.order_id)?, [(Kind::Authorize, Outcome::Authorized)]);
+    }
+    for topic in ["payment-service.retry.1", "payment-service.dlt"] {
+        assert!(app.records(topic).await?.is_empty(), "{topic}");
+    }
+    app.finish().await
+}
+
+#[tokio::test]
+async fn a_cancellation_is_taken_without_the_gateway_and_carried_out_when_it_is_back() -> Result<()> {
+    let mut app = TestApp::start().await?;
+    let order = placed("tok_visa");
+    app.publish(&order).await?;
+    app.wait_state(order.order_id, "authorized").await?;
+    if let Some(gateway) = app.gateway.take() {
+        // The same books when it comes back would need its ledger file: here only that the void is kept and tried.
+        gateway.stop().await?;
+    }
+    let cancelling = app.publish(&cancelled(order.order_id)).await?;
+    assert_eq!(app.wait_outcome(cancelling, "done").await?, 1);
+    let intent = eventually("the void is tried", BOUND, async || {
+        let intent = app.wait_intent(order.order_id, "void", "pending").await?;
+        ensure!(intent["last_error"].is_string(), "{intent}");
+        Ok(intent)
+    })
+    .await?;
+    assert!(intent["last_error"].as_str().unwrap_or_default().starts_with("gateway."), "{intent}");
+    let (status, open) = app.get("/intents").await?;
+    assert_eq!((status, open["intents"].as_array().map(Vec::len)), (200, Some(1)), "{open}");
+    app.stop().await
+}
