@@ -1,0 +1,132 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::dlt::list::List as DltList;
+use crate::dlt::show::Show as DltShow;
+use crate::place::Place;
+use crate::topics::apply::Apply;
+use crate::topics::list::List as TopicsList;
+use crate::watch::Watch;
+
+const AFTER_HELP: &str = "\
+Exit status:
+  0  done; a watched order is final, as expected
+  1  failed; the last line on stderr says why and what to do
+  2  the command line can't be understood
+  3  the order was not final in time
+
+Without a terminal, or with NO_COLOR set, nothing is coloured.";
+
+/// Operates the order suite.
+#[derive(Debug, Parser)]
+#[command(name = "suite", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Place an order
+    Place(Place),
+    /// Follow an order until it is final
+    Watch(Watch),
+    /// Read dead letters: the events that a consumer group gave up on
+    #[command(subcommand)]
+    Dlt(DltCommand),
+    /// Declare and list the suite's Kafka topics
+    #[command(subcommand)]
+    Topics(TopicsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DltCommand {
+    /// List dead letters, oldest first
+    List(DltList),
+    /// Show one dead letter whole: reason, origin, headers and value
+    Show(DltShow),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicsCommand {
+    /// Create what is missing and alter what differs; never the partitions of a topic that lives
+    Apply(Apply),
+    /// List the declared topics and what the broker has
+    List(TopicsList),
+}
+
+/// Where order-service is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OrderApi {
+    /// Address of order-service
+    #[arg(
+        long,
+        env = "ORDER_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub order_url: String,
+}
+
+/// Where Kafka is, and which topics are ours.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KafkaPlace {
+    /// Kafka's bootstrap servers
+    #[arg(
+        long,
+        env = "KAFKA_BOOTSTRAP",
+        default_value = "127.0.0.1:19092",
+        value_name = "HOST:PORT",
+        hide_env_values = true
+    )]
+    pub bootstrap: String,
+    /// Put before every topic's name
+    #[arg(
+        long,
+        env = "TOPIC_PREFIX",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "PREFIX",
+        hide_env_values = true
+    )]
+    pub prefix: String,
+    /// The file that declares the topics; without it a built-in copy of deploy/topics.toml
+    #[arg(long = "file", env = "TOPICS_FILE", value_name = "FILE", hide_env_values = true)]
+    pub topics_file: Option<PathBuf>,
+}
+
+/// A number of seconds, also a part of one: `90` or `0.5`.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "a number of seconds is expected, for example 30".to_owned())?;
+    Duration::try_from_secs_f64(number).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_are_read_with_their_parts_and_never_negative() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["", "-1", "1m", "NaN", "1e300"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_help_is_what_people_see() {
+        insta::assert_snapshot!(Cli::command().term_width(100).render_help());
+    }
+}

@@ -1,0 +1,32 @@
+//! `suite dlt`: the events that a consumer group gave up on.
+
+mod letter;
+pub mod list;
+mod read;
+pub mod show;
+
+use anyhow::Result;
+use clap::Args;
+use messaging::topics::TopicsFile;
+
+use crate::cli::{KafkaPlace, seconds};
+
+/// Where dead letters are, and how long to read.
+#[derive(Debug, Args)]
+pub(crate) struct Letters {
+    #[command(flatten)]
+    pub kafka: KafkaPlace,
+    /// Give up reading after so many seconds
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: std::time::Duration,
+}
+
+impl Letters {
+    /// The groups to look at: one, or all that the declaration names.
+    fn groups(&self, one: Option<&str>) -> Result<Vec<String>> {
+        match one {
+            Some(group) => Ok(vec![group.to_owned()]),
+            None => Ok(TopicsFile::load_or_builtin(self.kafka.topics_file.as_deref())?.groups.names),
+        }
+    }
+}
