@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use messaging::{Failure, FailureKind, Outgoing, Wake};
+use service::trace::order_span;
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::db::intents::Claimed;
 use crate::db::{self};
@@ -92,7 +94,9 @@ impl<G: PaymentGateway> Resolver<G> {
         futures::stream::iter(claimed)
             .for_each_concurrent(CALLS, async |claimed| {
                 // What fails here keeps its lease and comes back when that ends.
-                if let Err(failure) = self.settle(&claimed).await {
+                let trace = claimed.origin.trace.to_string();
+                let span = order_span("settle", claimed.kind.as_str(), claimed.order_id, Some(&trace));
+                if let Err(failure) = self.settle(&claimed).instrument(span).await {
                     tracing::warn!(order_id = %claimed.order_id, kind = claimed.kind.as_str(), %failure, "intent not settled");
                 }
             })
@@ -138,7 +142,7 @@ impl<G: PaymentGateway> Resolver<G> {
             _ => (claimed.state, self.backoff(claimed.attempts)),
         };
         if state == IntentState::Stuck {
-            tracing::error!(order_id = %claimed.order_id, kind = claimed.kind.as_str(), %failure, "intent is stuck");
+            tracing::error!(kind = claimed.kind.as_str(), %failure, "intent is stuck");
         }
         db::intents::postpone(&self.db, claimed, state, delay, failure).await
     }
@@ -150,16 +154,13 @@ impl<G: PaymentGateway> Resolver<G> {
 }
 
 fn report(claimed: &Claimed, payment: &domain::Payment) {
-    let (order_id, kind) = (claimed.order_id, claimed.kind.as_str());
-    match payment.intents.get(&claimed.kind) {
-        Some(intent) if intent.state == IntentState::Stuck => {
-            tracing::error!(%order_id, kind, "a lost call is unknown to the gateway: intent is stuck");
+    let kind = claimed.kind.as_str();
+    match payment.intents.get(&claimed.kind).map(|intent| (intent.state, intent.outcome)) {
+        Some((IntentState::Stuck, _)) => {
+            tracing::error!(kind, "the gateway never heard of a lost call: intent is stuck")
         }
-        Some(intent) => {
-            let outcome = intent.outcome.map_or("open", domain::Outcome::as_str);
-            tracing::info!(%order_id, kind, outcome, "intent");
-        }
-        None => {}
+        Some((_, Some(outcome))) => tracing::info!(kind, outcome = outcome.as_str(), "intent settled"),
+        Some((_, None)) | None => tracing::debug!(kind, "intent still open"),
     }
 }
 

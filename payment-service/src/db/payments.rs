@@ -30,6 +30,12 @@ impl Ledger {
         self.after.insert(payment.order_id, payment);
     }
 
+    /// Whether something was left for the resolver.
+    pub fn has_work_for_resolver(&self) -> bool {
+        let intents = self.changed().flat_map(|(after, _)| after.intents.values());
+        intents.into_iter().any(|intent| intent.state.is_actionable())
+    }
+
     fn changed(&self) -> impl Iterator<Item = (&Payment, Option<&Payment>)> {
         let pairs = self.after.iter().map(|(order_id, after)| (after, self.before.get(order_id)));
         pairs.filter(|(after, before)| *before != Some(*after))

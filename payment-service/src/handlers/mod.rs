@@ -34,6 +34,12 @@ impl<G: PaymentGateway> PaymentHandler<G> {
         Self { gateway, rules, nudge }
     }
 
+    fn nudge_for(&self, ledger: &db::payments::Ledger) {
+        if ledger.has_work_for_resolver() {
+            self.nudge.nudge();
+        }
+    }
+
     /// Decides `items` in order, under the locks of their payments. What [`Handler::apply`] does, with its parts apart.
     pub async fn decide(
         &self,
@@ -48,6 +54,8 @@ impl<G: PaymentGateway> PaymentHandler<G> {
             let payment = ledger.get(item.order_id()).cloned();
             match domain::on_event(payment, &item.event, item.answer.as_ref(), &context) {
                 Ok(decision) => {
+                    let (order_id, state) = (decision.payment.order_id, decision.payment.state.as_str());
+                    tracing::info!(%order_id, trace_id = context.origin.trace.trace_id(), state, "payment decided");
                     ledger.put(decision.payment);
                     if let Some(event) = &decision.emitted {
                         out.emit(outgoing(event, context.origin))?;
@@ -57,7 +65,7 @@ impl<G: PaymentGateway> PaymentHandler<G> {
             }
         }
         db::payments::save(db, &ledger).await?;
-        self.nudge.nudge();
+        self.nudge_for(&ledger);
         Ok(())
     }
 }
@@ -108,7 +116,7 @@ impl<G: PaymentGateway> Handler for PaymentHandler<G> {
             }
         }
         db::payments::save(db, &ledger).await?;
-        self.nudge.nudge();
+        self.nudge_for(&ledger);
         Ok(())
     }
 }

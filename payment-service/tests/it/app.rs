@@ -18,7 +18,7 @@ use sandbox_gateway::{Options, SandboxGateway};
 use serde_json::Value;
 use service::cli::Start;
 use service::{ServiceConfig, Shutdown};
-use testkit::{Cluster, Record, TestDatabase, TestTopics, consume_all, eventually, free_port, produce_raw};
+use testkit::{Cluster, Record, Scratch, TestDatabase, TestTopics, consume_all, eventually, free_port, produce_raw};
 use tokio::task::JoinHandle;
 
 pub const BOUND: Duration = Duration::from_secs(30);
@@ -32,7 +32,8 @@ const GATEWAY_TIMEOUT_MS: u64 = 400;
 pub struct TestApp {
     pub topics: TestTopics,
     pub db: TestDatabase,
-    pub gateway: Option<SandboxGateway>,
+    gateway: Option<SandboxGateway>,
+    folder: Scratch,
     bootstrap: String,
     gateway_addr: SocketAddr,
     addr: SocketAddr,
@@ -58,22 +59,26 @@ pub fn config(gateway: SocketAddr) -> PaymentConfig {
     }
 }
 
-pub async fn gateway_at(http_addr: SocketAddr) -> Result<SandboxGateway> {
-    SandboxGateway::start(Options { http_addr, ..Options::default() }).await
+/// A gateway whose books outlive it.
+async fn gateway_at(http_addr: SocketAddr, folder: &Scratch) -> Result<SandboxGateway> {
+    let ledger_file = Some(folder.path().join("ledger.jsonl"));
+    SandboxGateway::start(Options { http_addr, ledger_file, ..Options::default() }).await
 }
 
 impl TestApp {
     pub async fn start() -> Result<Self> {
-        let gateway = gateway_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        Self::with_gateway(gateway.addr, Some(gateway)).await
+        let folder = Scratch::new(NAME)?;
+        let gateway = gateway_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &folder).await?;
+        Self::with_gateway(gateway.addr, Some(gateway), folder).await
     }
 
     /// The service alone: connections to its gateway are refused.
     pub async fn without_gateway() -> Result<Self> {
-        Self::with_gateway(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)), None).await
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        Self::with_gateway(addr, None, Scratch::new(NAME)?).await
     }
 
-    async fn with_gateway(gateway_addr: SocketAddr, gateway: Option<SandboxGateway>) -> Result<Self> {
+    async fn with_gateway(gateway_addr: SocketAddr, gateway: Option<SandboxGateway>, folder: Scratch) -> Result<Self> {
         let logs = tracing_subscriber::fmt()
             .with_test_writer()
             .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()));
@@ -100,16 +105,23 @@ impl TestApp {
         let running = spawn(app.run());
         // reqwest has no TLS provider of its own; nothing here speaks TLS.
         let http = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { topics, db, gateway, bootstrap, gateway_addr, addr, http, shutdown, running })
+        Ok(Self { topics, db, gateway, folder, bootstrap, gateway_addr, addr, http, shutdown, running })
     }
 
     pub fn gateway(&self) -> Result<&SandboxGateway> {
         self.gateway.as_ref().context("the gateway is away")
     }
 
-    /// The gateway comes back where it is expected.
+    pub async fn stop_gateway(&mut self) -> Result<()> {
+        match self.gateway.take() {
+            Some(gateway) => gateway.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The gateway comes back where it is expected, with its books.
     pub async fn start_gateway(&mut self) -> Result<()> {
-        self.gateway = Some(gateway_at(self.gateway_addr).await?);
+        self.gateway = Some(gateway_at(self.gateway_addr, &self.folder).await?);
         Ok(())
     }
 

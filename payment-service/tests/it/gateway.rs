@@ -108,6 +108,16 @@ async fn no_answer_may_mean_that_it_happened() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn only_an_address_of_the_web_is_taken() {
+    for url in ["http://127.0.0.1:8090", "https://gateway.example", "https://gateway.example/sandbox/"] {
+        assert!(HttpGateway::new(url, TIMEOUT).is_ok(), "{url}");
+    }
+    for url in ["", "127.0.0.1:8090", "ftp://gateway.example"] {
+        assert!(HttpGateway::new(url, TIMEOUT).is_err(), "{url}");
+    }
+}
+
 /// What a gateway that answers everything with `answer` makes of an authorization.
 async fn authorize_at(answer: fn() -> Response) -> Result<Failure> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;

@@ -1,11 +1,5 @@
-//! The decisions against a gateway that misbehaves, under random schedules: property tests of I4, I5 and I12.
-//!
-//! One order, its events in any order (and an edited `placed` among them), each with any pattern of lost answers, late
-//! effects, errors and refusals; attempts that are given up and redriven; processes that die between call and commit; and
-//! the resolver interleaved with all of it. At the end the gateway recovers, everything is drained, and its books must
-//! agree with ours.
+//! One order's world: the gateway, the payment's row, the events on their way, and what must hold at the end.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use contracts::orders::{CancelReason, Customer, OrderCancelled, OrderConfirmed, OrderEvent, OrderPlaced};
@@ -15,18 +9,18 @@ use futures::executor::block_on;
 use jiff::Timestamp;
 use messaging::{Failure, FailureKind};
 use proptest::prelude::*;
-use proptest::sample::subsequence;
 
 use crate::db::intents::Claimed;
 use crate::domain::{self, Answer, Context, Decision, Finding, IntentKind, IntentState, Origin, Payment, Rules, State};
-use crate::gateway::fake::{Behaviour, FakeGateway, Money, Mood};
+use crate::gateway::fake::{Behaviour, FakeGateway, Money};
 use crate::gateway::status;
 use crate::{handlers, resolver};
 
 const RULES: Rules = Rules { ask_delay: Duration::from_secs(2), ask_bound: Duration::from_secs(600) };
 
+/// The events of the order.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Placed,
     Confirmed,
     Cancelled,
@@ -35,7 +29,7 @@ enum Kind {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Step {
+pub(super) enum Step {
     /// The next step of an event: its call, or its transaction. A failed call is given up where told so.
     Work { event: usize, give_up: bool },
     /// The process dies after the event's call, or before its commit.
@@ -55,25 +49,25 @@ enum Step {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Stage {
+pub(super) enum Stage {
     Waiting,
     Answered(Option<Answer>),
     Done,
     Dead,
 }
 
-struct World {
-    gateway: FakeGateway,
-    order_id: OrderId,
-    payment: Option<Payment>,
+pub(super) struct World {
+    pub(super) gateway: FakeGateway,
+    pub(super) order_id: OrderId,
+    pub(super) payment: Option<Payment>,
     events: Vec<(OrderEvent, Stage)>,
     findings: Vec<Finding>,
-    emitted: Vec<PaymentEvent>,
+    pub(super) emitted: Vec<PaymentEvent>,
     now: Timestamp,
 }
 
 impl World {
-    fn new(kinds: &[Kind], gateway: FakeGateway) -> Self {
+    pub(super) fn new(kinds: &[Kind], gateway: FakeGateway) -> Self {
         let order_id = OrderId::new();
         let events = kinds.iter().map(|kind| (event(*kind, order_id), Stage::Waiting)).collect();
         let now = Timestamp::UNIX_EPOCH;
@@ -85,7 +79,7 @@ impl World {
         Context { now: self.now, origin, rules: RULES }
     }
 
-    fn take(&mut self, step: Step) {
+    pub(super) fn take(&mut self, step: Step) {
         let index = |event: usize, world: &Self| event % world.events.len();
         match step {
             Step::Work { event, give_up } => self.work(index(event, self), give_up),
@@ -200,7 +194,7 @@ impl World {
     }
 
     /// The gateway recovers, every call arrives, every event that isn't dead is finished, every intent is settled.
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         self.gateway.heal();
         for index in 0..self.events.len() {
             while matches!(self.events[index].1, Stage::Waiting | Stage::Answered(_)) {
@@ -226,7 +220,7 @@ impl World {
         self.emitted.iter().filter(|event| event.event_type() == event_type).count()
     }
 
-    fn check(&self) -> Result<(), TestCaseError> {
+    pub(super) fn check(&self) -> Result<(), TestCaseError> {
         let money = self.gateway.money(self.order_id);
         let state = self.payment.as_ref().map(|payment| payment.state);
         prop_assert_eq!(self.gateway.contradictions(), 0, "a call that made no sense");
@@ -298,128 +292,4 @@ fn event(kind: Kind, order_id: OrderId) -> OrderEvent {
             OrderEvent::Cancelled(OrderCancelled { order_id, cancelled_at: at, reason, customer, total })
         }
     }
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let behaviour = prop_oneof![
-        2 => Just(Behaviour::Answer),
-        2 => Just(Behaviour::LoseAnswer),
-        2 => Just(Behaviour::Delay),
-        1 => Just(Behaviour::Error),
-        1 => Just(Behaviour::Throttle),
-        1 => Just(Behaviour::Reject),
-        1 => Just(Behaviour::Outage),
-    ];
-    let step = prop_oneof![
-        8 => (0..4_usize, prop::bool::weighted(0.2)).prop_map(|(event, give_up)| Step::Work { event, give_up }),
-        2 => (0..4_usize).prop_map(|event| Step::Crash { event }),
-        1 => (0..4_usize).prop_map(|event| Step::Redrive { event }),
-        4 => behaviour.prop_map(Step::Expect),
-        3 => Just(Step::Ask),
-        3 => Just(Step::Record),
-        1 => Just(Step::Land),
-        3 => (1..700_u64).prop_map(Step::Wait),
-    ];
-    prop::collection::vec(step, 0..60)
-}
-
-fn some_events() -> impl Strategy<Value = Vec<Kind>> {
-    let all = vec![Kind::Placed, Kind::Confirmed, Kind::Cancelled, Kind::PlacedAnew];
-    subsequence(all, 1..=4).prop_shuffle()
-}
-
-fn gateways() -> impl Strategy<Value = FakeGateway> {
-    prop_oneof![3 => Just(Mood::Approves), 1 => Just(Mood::Declines), 1 => Just(Mood::RefusesCaptures)]
-        .prop_map(FakeGateway::new)
-}
-
-/// How many schedules are tried; `PROPTEST_CASES` asks for more.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(4_000)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
-
-    /// At most one charge, nothing open once cancelled, compensated once, whatever happens in between.
-    #[test]
-    fn money_ends_right_whatever_the_order_of_events_and_answers(
-        kinds in some_events(),
-        gateway in gateways(),
-        steps in steps(),
-    ) {
-        let mut world = World::new(&kinds, gateway);
-        for step in steps {
-            world.take(step);
-        }
-        world.drain();
-        world.check()?;
-    }
-}
-
-/// The paths that a random schedule must not be needed for.
-fn run(kinds: &[Kind], gateway: FakeGateway, steps: &[Step]) -> World {
-    let mut world = World::new(kinds, gateway);
-    for step in steps {
-        world.take(*step);
-    }
-    world
-}
-
-fn work(event: usize) -> Step {
-    Step::Work { event, give_up: false }
-}
-
-#[test]
-fn an_order_that_goes_well_is_authorized_and_captured() {
-    let kinds = [Kind::Placed, Kind::Confirmed];
-    let world = run(&kinds, FakeGateway::default(), &[work(0), work(0), work(1), work(1)]);
-    let emitted: Vec<_> = world.emitted.iter().map(PaymentEvent::event_type).collect();
-    assert_eq!(emitted, ["payment.authorized.v1", "payment.captured.v1"]);
-    assert_eq!(world.payment.as_ref().map(|payment| &payment.intents), Some(&BTreeMap::new()));
-}
-
-#[test]
-fn a_lost_authorization_that_lands_after_the_cancellation_is_given_back() {
-    let kinds = [Kind::Placed, Kind::Cancelled];
-    let lost = [Step::Expect(Behaviour::Delay), Step::Work { event: 0, give_up: true }];
-    let mut world = run(&kinds, FakeGateway::default(), &lost);
-    for step in [work(1), work(1), Step::Wait(10), Step::Ask, Step::Record] {
-        world.take(step);
-    }
-    let open = |world: &World| world.payment.as_ref().map(|payment| payment.intents[&IntentKind::Authorize].state);
-    assert_eq!(open(&world), Some(IntentState::Pending), "not knowing it proves nothing yet");
-    for step in [Step::Wait(600), Step::Ask, Step::Record] {
-        world.take(step);
-    }
-    assert_eq!(open(&world), Some(IntentState::Stuck), "reported");
-    world.drain();
-    assert_eq!(world.gateway.money(world.order_id), Some(Money::Voided));
-    assert_eq!(world.payment.as_ref().map(|payment| payment.state), Some(State::Voided));
-}
-
-#[test]
-fn a_lost_capture_is_paid_back_or_prevented() {
-    let kinds = [Kind::Placed, Kind::Confirmed, Kind::Cancelled];
-    for (behaviour, money, state) in
-        [(Behaviour::LoseAnswer, Money::Refunded, State::Refunded), (Behaviour::Error, Money::Voided, State::Voided)]
-    {
-        let give_up = Step::Work { event: 1, give_up: true };
-        let steps = [work(0), work(0), Step::Expect(behaviour), give_up, work(2), work(2)];
-        let mut world = run(&kinds, FakeGateway::default(), &steps);
-        world.drain();
-        assert_eq!(world.gateway.money(world.order_id), Some(money), "{behaviour:?}");
-        assert_eq!(world.payment.as_ref().map(|payment| payment.state), Some(state), "{behaviour:?}");
-    }
-}
-
-#[test]
-fn a_placed_order_that_was_cancelled_before_is_not_charged() {
-    let steps = [work(0), work(0), work(1), work(1)];
-    let mut world = run(&[Kind::Cancelled, Kind::Placed], FakeGateway::default(), &steps);
-    world.drain();
-    assert_eq!(world.gateway.money(world.order_id), None);
-    assert!(world.emitted.is_empty(), "a tombstone is nobody's news");
-    let payment = world.payment.expect("the tombstone");
-    assert!(payment.intents.values().all(|intent| !intent.is_open()));
 }
