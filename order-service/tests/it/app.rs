@@ -17,7 +17,8 @@ use service::cli::Start;
 use service::{ServiceConfig, Shutdown};
 use sqlx::PgPool;
 use testkit::{Cluster, Record, TestDatabase, TestTopics, consume_all, eventually, produce_raw};
-use tokio::task::JoinSet;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 /// How long anything may take: generous, because machines are slow at times; never a measure.
 pub const BOUND: Duration = Duration::from_secs(60);
@@ -32,7 +33,9 @@ pub struct TestApp {
     pub topics: Option<TestTopics>,
     http: reqwest::Client,
     shutdown: Shutdown,
-    running: JoinSet<Result<()>>,
+    running: Option<JoinHandle<Result<()>>>,
+    // Of its own, so that a test needs not wait for a broker that does not answer.
+    runtime: Option<Runtime>,
     // Last, so that the service has let go of it.
     _database: TestDatabase,
 }
@@ -82,6 +85,10 @@ impl TestApp {
     }
 
     pub async fn start(own: OrderConfig, kafka: bool) -> Result<Self> {
+        if std::env::var_os("RUST_LOG").is_some() {
+            // Only the first test of a process gets to say so.
+            let _ = service::telemetry::init(SERVICE, None);
+        }
         let cluster = Cluster::shared().await?;
         let topics = if kafka { Some(cluster.topics()) } else { None };
         if let Some(topics) = &topics {
@@ -97,22 +104,32 @@ impl TestApp {
         // Without Kafka there is nothing to wait for at the end.
         settings.drain = Duration::from_millis(if kafka { 4_000 } else { 100 });
         let url = SecretString::from(database.url.clone());
-        let pool = service::db::connect(&url, 10, SERVICE, BOUND).await?;
-        service::db::migrate(&pool, &[&messaging::schema::MIGRATOR, &order_service::db::MIGRATOR]).await?;
         let shutdown = Shutdown::new();
-        let start = Start { service, own, pool, shutdown: shutdown.clone() };
-        let app = App::build(start, settings).await?;
+        let stop = shutdown.clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let built = runtime.spawn(async move {
+            let pool = service::db::connect(&url, 10, SERVICE, BOUND).await?;
+            service::db::migrate(&pool, &[&messaging::schema::MIGRATOR, &order_service::db::MIGRATOR]).await?;
+            App::build(Start { service, own, pool, shutdown: stop }, settings).await
+        });
+        let app = built.await.context("building it panicked")??;
         let url = format!("http://{}", app.http_addr()?);
-        let mut running = JoinSet::new();
-        running.spawn(app.run());
-        let db = database.pool.clone();
-        Ok(Self { url, db, topics, http: client()?, shutdown, running, _database: database })
+        let running = Some(runtime.spawn(app.run()));
+        let (db, runtime) = (database.pool.clone(), Some(runtime));
+        Ok(Self { url, db, topics, http: client()?, shutdown, running, runtime, _database: database })
     }
 
     /// The orderly stop; fails where a part failed.
     pub async fn stop(mut self) -> Result<()> {
         self.shutdown.trigger();
-        self.running.join_next().await.context("it runs")?.context("it panicked")?
+        self.running.take().context("it runs")?.await.context("it panicked")?
+    }
+
+    /// A crash, as far as one process can show it: whatever is under way is dropped where it is.
+    pub fn crash(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 
     pub async fn get(&self, path: &str) -> Result<Reply> {
@@ -216,6 +233,12 @@ impl TestApp {
             Ok(types)
         })
         .await
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.crash();
     }
 }
 
