@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use contracts::topics::dead_letter;
 use messaging::Record;
+use messaging::topics::watermarks;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -101,9 +102,7 @@ impl Reader {
     fn ranges(&self, part: Part) -> Result<BTreeMap<(String, i32), (i64, i64)>> {
         let mut ranges = BTreeMap::new();
         for (topic, partition) in &self.partitions {
-            let (low, high) = self
-                .consumer
-                .fetch_watermarks(topic, *partition, ASK_BOUND)
+            let (low, high) = watermarks(self.consumer.client(), topic, *partition, ASK_BOUND)
                 .with_context(|| format!("asking for the end of {topic}, partition {partition}"))?;
             let range = match part {
                 Part::All => (low, high),

@@ -14,7 +14,7 @@ use contracts::topics as names;
 use serde::Deserialize;
 
 pub use apply::{Refusal, Report, apply};
-pub use live::{Found, LiveTopic, live};
+pub use live::{Found, LiveTopic, live, watermarks};
 
 /// The profile that is used where none is named.
 pub const DEFAULT_PROFILE: &str = "local";

@@ -1,7 +1,12 @@
 //! What is there: the declared topics as the broker has them, and tiers that are no longer declared.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
+use rdkafka::error::KafkaResult;
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::apply::{Broker, Shape};
 use super::{TopicsError, TopicsFile};
@@ -76,9 +81,42 @@ async fn records(broker: &Broker, topic: String, partitions: i32) -> Result<i64,
     broker
         .blocking(move |client| {
             (0..partitions).try_fold(0, |sum, partition| {
-                let (low, high) = client.inner().fetch_watermarks(&topic, partition, BOUND)?;
+                let (low, high) = watermarks(client.inner(), &topic, partition, BOUND)?;
                 Ok(sum + high - low)
             })
         })
         .await
+}
+
+/// The first offset of a partition and the one after its last. A partition that was just made, or whose leader just
+/// changed, is asked again: brokers name a leader a little before it serves.
+///
+/// # Errors
+/// When no leader answers within `bound`. Blocks: not for async code.
+pub fn watermarks<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: i32,
+    bound: Duration,
+) -> KafkaResult<(i64, i64)> {
+    const POLL: Duration = Duration::from_millis(50);
+    let start = Instant::now();
+    loop {
+        match client.fetch_watermarks(topic, partition, bound) {
+            Err(error) if is_moving(error.rdkafka_error_code()) && start.elapsed() < bound => std::thread::sleep(POLL),
+            answer => return answer,
+        }
+    }
+}
+
+fn is_moving(code: Option<RDKafkaErrorCode>) -> bool {
+    use RDKafkaErrorCode as Code;
+    let moving = [
+        Code::NotLeaderForPartition,
+        Code::LeaderNotAvailable,
+        Code::UnknownTopicOrPartition,
+        Code::UnknownPartition,
+        Code::ReplicaNotAvailable,
+    ];
+    code.is_some_and(|code| moving.contains(&code))
 }
