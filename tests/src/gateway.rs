@@ -1,0 +1,96 @@
+//! What the sandbox gateway took and was asked.
+
+use anyhow::{Result, ensure};
+use contracts::OrderId;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use testkit::eventually;
+
+use crate::{BOUND, Suite};
+
+/// A decision of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LedgerEntry {
+    /// `authorize`, `capture`, `void` or `refund`.
+    pub operation: String,
+    /// What came of it, for example `authorized`.
+    pub result: String,
+    /// The order.
+    pub order_id: String,
+    /// Minor units.
+    pub amount_minor: i64,
+}
+
+/// A call that the gateway received.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Call {
+    /// When it arrived.
+    pub at: Timestamp,
+    /// The key it came with.
+    pub idempotency_key: Option<String>,
+    /// `pending`, `applied`, `replayed`, `failed` or `rejected`.
+    pub outcome: String,
+}
+
+#[derive(Deserialize)]
+struct Ledger {
+    entries: Vec<LedgerEntry>,
+}
+
+#[derive(Deserialize)]
+struct Calls {
+    calls: Vec<Call>,
+}
+
+impl Suite {
+    /// The gateway's whole ledger.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn ledger(&self) -> Result<Vec<LedgerEntry>> {
+        let ledger: Ledger = self.get(&format!("{}/v1/ledger", self.gateway_url())).await?;
+        Ok(ledger.entries)
+    }
+
+    /// What the gateway decided about an order, in words: "authorize authorized".
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn ledger_of(&self, order: OrderId) -> Result<Vec<String>> {
+        let ledger: Ledger = self.get(&format!("{}/v1/ledger?order_id={order}", self.gateway_url())).await?;
+        Ok(ledger.entries.iter().map(|entry| format!("{} {}", entry.operation, entry.result)).collect())
+    }
+
+    /// Every POST about an order that the gateway received, in order.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub async fn calls_of(&self, order: OrderId) -> Result<Vec<Call>> {
+        let calls: Calls = self.get(&format!("{}/v1/calls?order_id={order}", self.gateway_url())).await?;
+        Ok(calls.calls.into_iter().filter(|call| call.idempotency_key.is_some()).collect())
+    }
+
+    /// Waits until the gateway has received a call about an order.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn wait_called(&self, order: OrderId) -> Result<()> {
+        eventually(format!("the gateway is called for order {order}"), BOUND, async || {
+            ensure!(!self.calls_of(order).await?.is_empty(), "it was not");
+            Ok(())
+        })
+        .await
+    }
+
+    /// What happens to every call from now on: `none`, `error`, `slow` or `refuse`.
+    ///
+    /// # Errors
+    /// When the gateway does not take it.
+    pub async fn gateway_fault(&self, mode: &str) -> Result<()> {
+        let url = format!("{}/v1/faults", self.gateway_url());
+        let answer = self.http.post(url).json(&json!({"mode": mode})).send().await?;
+        ensure!(answer.status().is_success(), "fault {mode}: {}", answer.status());
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! Orders that keep coming, whatever happens to the suite meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use contracts::OrderId;
+use testkit::eventually;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::client::{NewOrder, Reply};
+use crate::programs::Service;
+use crate::{BOUND, Suite};
+
+/// Clients that place an order every [`PACE`] until they are told to stop. Each order keeps its key until it is taken,
+/// so what a crash or an outage left in doubt is asked again.
+#[derive(Debug)]
+pub struct Load {
+    clients: JoinSet<Result<Vec<OrderId>>>,
+    stop: Arc<AtomicBool>,
+    taken: Arc<AtomicUsize>,
+}
+
+/// A client's pause between two orders: orders keep coming for as long as a story lasts, and are few all the same.
+const PACE: Duration = Duration::from_millis(80);
+
+/// The most orders of one client.
+const MOST: usize = 300;
+
+impl Load {
+    /// Starts clients that take their orders in turn from `kinds`.
+    pub fn start(suite: &Suite, kinds: &[NewOrder], clients: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let urls: Arc<[String]> =
+            (0..suite.instance_count()).map(|index| suite.url(Service::Order, index).to_owned()).collect();
+        let mut set = JoinSet::new();
+        for number in 0..clients {
+            let client = Client { http: suite.http.clone(), urls: Arc::clone(&urls), number };
+            let (kinds, stop, taken) = (kinds.to_vec(), Arc::clone(&stop), Arc::clone(&taken));
+            set.spawn(async move {
+                let mut placed = Vec::new();
+                for kind in kinds.iter().cycle().skip(number).take(MOST) {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    placed.push(client.place(kind).await?);
+                    taken.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(PACE).await;
+                }
+                Ok(placed)
+            });
+        }
+        Self { clients: set, stop, taken }
+    }
+
+    /// How many orders have been taken so far.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more orders have been taken.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub async fn wait_for_more(&self, orders: usize) -> Result<()> {
+        let wanted = self.taken() + orders;
+        eventually(format!("{orders} more orders are taken"), BOUND, async || match self.taken() {
+            taken if taken >= wanted => Ok(()),
+            taken => bail!("{taken} of {wanted} are"),
+        })
+        .await
+    }
+
+    /// Stops the clients; every order that was taken.
+    ///
+    /// # Errors
+    /// When an order was refused, or never taken.
+    pub async fn finish(mut self) -> Result<Vec<OrderId>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut orders = Vec::new();
+        while let Some(client) = self.clients.join_next().await {
+            orders.extend(client.context("a client panicked")??);
+        }
+        Ok(orders)
+    }
+}
+
+struct Client {
+    http: reqwest::Client,
+    urls: Arc<[String]>,
+    number: usize,
+}
+
+impl Client {
+    /// Asks the instances in turn, under one key, until one takes the order.
+    async fn place(&self, order: &NewOrder) -> Result<OrderId> {
+        let key = Uuid::now_v7().to_string();
+        let start = Instant::now();
+        for url in self.urls.iter().cycle().skip(self.number) {
+            match self.post(url, &key, order).await {
+                Ok(order) => return Ok(order),
+                Err(refused) if start.elapsed() > BOUND => return Err(refused).context("an order is never taken"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+        bail!("there is no order-service")
+    }
+
+    async fn post(&self, url: &str, key: &str, order: &NewOrder) -> Result<OrderId> {
+        let request = self.http.post(format!("{url}/orders")).header("Idempotency-Key", key).json(&order.body());
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        Reply { status, location: None, body: response.text().await? }.order_id()
+    }
+}

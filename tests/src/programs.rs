@@ -1,0 +1,72 @@
+//! The programs of the suite: their names, what they consume, and their settings under test.
+
+use contracts::{EventSet, topics};
+
+/// One of the four services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {
+    /// order-service
+    Order,
+    /// payment-service
+    Payment,
+    /// inventory-service
+    Inventory,
+    /// notification-service
+    Notification,
+}
+
+impl Service {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Order, Self::Payment, Self::Inventory, Self::Notification];
+
+    /// Its binary, and without the installation's prefix its consumer group.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Order => "order-service",
+            Self::Payment => "payment-service",
+            Self::Inventory => "inventory-service",
+            Self::Notification => "notification-service",
+        }
+    }
+
+    /// Its database's name.
+    pub fn database(self) -> &'static str {
+        match self {
+            Self::Order => "orders",
+            Self::Payment => "payments",
+            Self::Inventory => "inventory",
+            Self::Notification => "notifications",
+        }
+    }
+
+    /// The topic that it publishes on; each service has one.
+    pub fn emits(self) -> &'static str {
+        match self {
+            Self::Order => topics::ORDERS,
+            Self::Payment => topics::PAYMENTS,
+            Self::Inventory => topics::INVENTORY,
+            Self::Notification => topics::NOTIFICATIONS,
+        }
+    }
+
+    /// The topics that it consumes.
+    pub fn consumes(self) -> &'static [&'static str] {
+        match self {
+            Self::Order => &[topics::PAYMENTS, topics::INVENTORY, topics::NOTIFICATIONS],
+            Self::Payment | Self::Inventory | Self::Notification => &[topics::ORDERS],
+        }
+    }
+
+    /// Whether it decides this event, so that its inbox must know it.
+    pub fn handles(self, topic: &str, event_type: &str) -> bool {
+        let known = |types: &[&str]| types.contains(&event_type);
+        let of_topic = match topic {
+            topics::ORDERS => known(contracts::orders::OrderEvent::TYPES),
+            topics::PAYMENTS => known(contracts::payments::PaymentEvent::TYPES),
+            topics::INVENTORY => known(contracts::inventory::StockEvent::TYPES),
+            topics::NOTIFICATIONS => known(contracts::notifications::NotificationEvent::TYPES),
+            _ => false,
+        };
+        of_topic && self.consumes().contains(&topic)
+    }
+}

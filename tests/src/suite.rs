@@ -1,0 +1,286 @@
+//! The suite's programs as processes, on databases, topics, ports and folders of their own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::future::{join_all, try_join_all};
+use testkit::{Cluster, Scratch, ServiceOptions, ServiceProcess, TestDatabase, TestTopics, binary, free_port};
+
+use crate::BOUND;
+use crate::programs::Service;
+
+/// How the suite is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Instances of each service.
+    pub instances: usize,
+    /// Partitions of each topic.
+    pub partitions: i32,
+    /// `RETRY_DELAYS_MS`.
+    pub retry_delays_ms: Vec<u64>,
+    /// `GATEWAY_TIMEOUT_MS`.
+    pub gateway_timeout_ms: u64,
+    /// How soon a member that was killed is given up by its group.
+    pub session_timeout_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            instances: 1,
+            partitions: 2,
+            retry_delays_ms: vec![200, 400, 800],
+            gateway_timeout_ms: 1_500,
+            session_timeout_ms: 2_000,
+        }
+    }
+}
+
+/// One process.
+#[derive(Debug)]
+struct Instance {
+    process: ServiceProcess,
+    url: String,
+}
+
+/// A running suite.
+#[derive(Debug)]
+pub struct Suite {
+    instances: BTreeMap<(Service, usize), Instance>,
+    gateway: Instance,
+    pub(crate) http: reqwest::Client,
+    databases: BTreeMap<Service, TestDatabase>,
+    topics: TestTopics,
+    bootstrap: String,
+    // Last, so that the programs have ended when it goes.
+    folder: Scratch,
+}
+
+impl Suite {
+    /// Starts everything and waits until it is ready.
+    ///
+    /// # Errors
+    /// When a program is not built, cannot be started or does not become ready.
+    pub async fn start(cluster: &Cluster, settings: &Settings) -> Result<Self> {
+        // A second call finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
+        let folder = Scratch::new("system")?;
+        std::fs::create_dir(folder.path().join("mails"))?;
+        let topics = cluster.topics();
+        let (_, databases) = tokio::try_join!(
+            topics.apply(settings.partitions),
+            try_join_all(
+                Service::ALL.map(async |service| anyhow::Ok((service, cluster.database(service.database()).await?)))
+            ),
+        )?;
+        let gateway = spawn_gateway(&folder)?;
+        let mut suite = Self {
+            instances: BTreeMap::new(),
+            gateway,
+            http,
+            databases: databases.into_iter().collect(),
+            topics,
+            bootstrap: cluster.bootstrap().to_owned(),
+            folder,
+        };
+        for service in Service::ALL {
+            for index in 0..settings.instances {
+                let instance = suite.spawn(service, index, settings)?;
+                suite.instances.insert((service, index), instance);
+            }
+        }
+        suite.gateway.ready().await?;
+        suite.wait_ready().await?;
+        Ok(suite)
+    }
+
+    fn spawn(&self, service: Service, index: usize, settings: &Settings) -> Result<Instance> {
+        let delays: Vec<String> = settings.retry_delays_ms.iter().map(u64::to_string).collect();
+        let environment = [
+            ("DATABASE_URL", self.databases[&service].url.clone()),
+            ("DATABASE_POOL_SIZE", "6".to_owned()),
+            ("KAFKA_BOOTSTRAP", self.bootstrap.clone()),
+            ("TOPIC_PREFIX", self.topics.prefix().to_owned()),
+            ("RETRY_DELAYS_MS", delays.join(",")),
+            ("SESSION_TIMEOUT_MS", settings.session_timeout_ms.to_string()),
+            ("GATEWAY_URL", self.gateway.url.clone()),
+            ("GATEWAY_TIMEOUT_MS", settings.gateway_timeout_ms.to_string()),
+            ("INTENT_POLL_MS", "200".to_owned()),
+            ("INTENT_RETRY_MS", "200".to_owned()),
+            ("MAIL_DIR", self.mail_dir().display().to_string()),
+        ];
+        spawn(&self.folder, service.name(), index, environment.map(|(name, value)| (name.to_owned(), value)).to_vec())
+    }
+
+    /// Waits until every running instance is ready.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub async fn wait_ready(&mut self) -> Result<()> {
+        let running = self.instances.values_mut().filter_map(|instance| match instance.process.ended() {
+            Ok(None) => Some(instance.ready()),
+            Ok(Some(_)) | Err(_) => None,
+        });
+        join_all(running).await.into_iter().collect()
+    }
+
+    /// Kills an instance with SIGKILL.
+    ///
+    /// # Errors
+    /// When it had ended by itself, or survives.
+    pub async fn kill9(&mut self, service: Service, index: usize) -> Result<()> {
+        let process = &mut self.instance_mut(service, index)?.process;
+        ensure!(process.ended()?.is_none(), "{} had ended by itself:\n{}", process.name(), process.tail());
+        process.kill9().await?;
+        Ok(())
+    }
+
+    /// Kills every instance of every service at once.
+    ///
+    /// # Errors
+    /// When one survives.
+    pub async fn kill9_all(&mut self) -> Result<()> {
+        let killed = join_all(self.instances.values_mut().map(|instance| instance.process.kill9())).await;
+        killed.into_iter().try_for_each(|status| status.map(|_| ()))
+    }
+
+    /// Asks an instance to stop (SIGTERM) and waits until it has, in order.
+    ///
+    /// # Errors
+    /// When it takes longer than an orderly stop may, or ends with another status than 0.
+    pub async fn stop(&mut self, service: Service, index: usize) -> Result<()> {
+        self.instance_mut(service, index)?.terminate().await
+    }
+
+    /// [`Suite::stop`] for every instance of every service, at the same time.
+    ///
+    /// # Errors
+    /// As [`Suite::stop`].
+    pub async fn stop_all(&mut self) -> Result<()> {
+        join_all(self.instances.values_mut().map(Instance::terminate)).await.into_iter().collect()
+    }
+
+    /// Starts an instance again, as it was, without waiting for it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn restart(&mut self, service: Service, index: usize) -> Result<()> {
+        self.instance_mut(service, index)?.process.start_again().await
+    }
+
+    /// Starts everything again and waits until it is ready.
+    ///
+    /// # Errors
+    /// When something cannot be started or does not become ready.
+    pub async fn restart_all(&mut self) -> Result<()> {
+        for instance in self.instances.values_mut() {
+            instance.process.start_again().await?;
+        }
+        self.wait_ready().await
+    }
+
+    /// Freezes an instance (SIGSTOP).
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub fn pause(&mut self, service: Service, index: usize) -> Result<()> {
+        self.instance_mut(service, index)?.process.pause()
+    }
+
+    /// Lets a frozen instance go on.
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub fn resume(&mut self, service: Service, index: usize) -> Result<()> {
+        self.instance_mut(service, index)?.process.resume()
+    }
+
+    /// Ends everything at once: what a suite leaves behind is thrown away anyway.
+    pub async fn throw_away(mut self) {
+        let _ = self.kill9_all().await;
+        let _ = self.gateway.process.kill9().await;
+    }
+
+    /// The end of every program's log, for a failed story.
+    pub fn logs(&self) -> String {
+        let programs = self.instances.values().chain([&self.gateway]);
+        programs.map(|instance| instance.process.tail()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// A database, as its superuser.
+    pub fn database(&self, service: Service) -> &sqlx::PgPool {
+        &self.databases[&service].pool
+    }
+
+    /// The name of a topic or group on the broker.
+    pub fn physical(&self, logical: &str) -> String {
+        self.topics.name(logical)
+    }
+
+    /// Where Kafka is.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Where mails go.
+    pub fn mail_dir(&self) -> PathBuf {
+        self.folder.path().join("mails")
+    }
+
+    /// An instance's address, without a slash at its end.
+    pub fn url(&self, service: Service, index: usize) -> &str {
+        self.instances.get(&(service, index)).map_or("http://no-such-instance", |instance| &instance.url)
+    }
+
+    /// How many instances of each service there are.
+    pub fn instance_count(&self) -> usize {
+        self.instances.keys().filter(|(service, _)| *service == Service::Order).count()
+    }
+
+    /// The gateway's address, without a slash at its end.
+    pub fn gateway_url(&self) -> &str {
+        &self.gateway.url
+    }
+
+    fn instance_mut(&mut self, service: Service, index: usize) -> Result<&mut Instance> {
+        let found = self.instances.get_mut(&(service, index));
+        found.with_context(|| format!("there is no {} {index}", service.name()))
+    }
+}
+
+impl Instance {
+    async fn ready(&mut self) -> Result<()> {
+        let url = format!("{}/readyz", self.url);
+        self.process.wait_ready(&url, BOUND).await
+    }
+
+    async fn terminate(&mut self) -> Result<()> {
+        let status = self.process.terminate(Duration::from_secs(15)).await?;
+        ensure!(status.success(), "{} ended with {status}:\n{}", self.process.name(), self.process.tail());
+        Ok(())
+    }
+}
+
+fn spawn_gateway(folder: &Scratch) -> Result<Instance> {
+    let ledger = folder.path().join("ledger.jsonl").display().to_string();
+    spawn(folder, "sandbox-gateway", 0, vec![("LEDGER_FILE".to_owned(), ledger)])
+}
+
+fn spawn(folder: &Scratch, name: &str, index: usize, environment: Vec<(String, String)>) -> Result<Instance> {
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let common =
+        [("HTTP_ADDR", address.as_str()), ("LOG_FORMAT", "text"), ("RUST_LOG", "info,sqlx=warn,librdkafka=warn")];
+    let environment =
+        common.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().chain(environment).collect();
+    let process = ServiceProcess::spawn(ServiceOptions {
+        name: format!("{name} {index}"),
+        program: binary(name)?,
+        arguments: vec!["serve".to_owned()],
+        environment,
+        log_file: folder.path().join(format!("{name}-{index}.log")),
+    })?;
+    Ok(Instance { process, url: format!("http://{address}") })
+}

@@ -1,0 +1,172 @@
+//! SIGKILL at the worst moments.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use contracts::OrderId;
+use system_tests::{BOUND, Load, NewOrder, Service, Settings, Suite};
+use testkit::{Record, eventually};
+
+use crate::own_suite;
+
+/// Rounds of killing every service.
+const ROUNDS: usize = 2;
+
+/// How often a kill is aimed at the moment between a commit and its offset.
+const TRIES: usize = 5;
+
+/// The key of the relay's advisory lock: "outbox" in ASCII.
+const RELAY_LOCK: i64 = 0x6f75_7462_6f78;
+
+#[test]
+fn services_that_are_killed_under_load_lose_nothing_and_do_nothing_twice() -> Result<()> {
+    own_suite(&Settings::default(), async |suite| {
+        let sku = suite.new_product(100_000).await?;
+        let load = Load::start(suite, &kinds(&sku), 2);
+        for _ in 0..ROUNDS {
+            for service in Service::ALL {
+                load.wait_for_more(5).await?;
+                suite.kill9(service, 0).await?;
+                suite.restart(service, 0).await?;
+                suite.wait_ready().await?;
+            }
+        }
+        load.wait_for_more(5).await?;
+        let orders = load.finish().await?;
+        suite.check(&orders).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_service_killed_between_commit_and_offset_gets_the_event_again_and_acts_once() -> Result<()> {
+    own_suite(&Settings::default(), async |suite| {
+        let sku = suite.new_product(1_000).await?;
+        let mut orders = Vec::new();
+        for service in Service::ALL {
+            let mut hit = false;
+            for _ in 0..TRIES {
+                let order = suite.place(&NewOrder::of(&sku, 1)).await?;
+                orders.push(order);
+                hit = killed_before_its_offset(suite, service, order).await?;
+                suite.restart(service, 0).await?;
+                suite.wait_ready().await?;
+                if hit {
+                    break;
+                }
+            }
+            ensure!(hit, "{} committed its offset {TRIES} times before it was killed", service.name());
+            suite.check(&orders).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Kills a service as soon as the effect of the order's first event is committed. True where the record's offset was
+/// not: then the record is read again, and the inbox must know it.
+async fn killed_before_its_offset(suite: &mut Suite, service: Service, order: OrderId) -> Result<bool> {
+    let topic = *service.consumes().first().context("a topic")?;
+    let record = first_record(suite, topic, order).await?;
+    let event_id: uuid::Uuid = record.header("ce_id").context("ce_id")?.parse()?;
+    eventually(format!("{} has processed {topic}", service.name()), BOUND, async || {
+        let done: bool = sqlx::query_scalar("select exists (select from processed_events where event_id = $1)")
+            .bind(event_id)
+            .fetch_one(suite.database(service))
+            .await?;
+        ensure!(done, "it has not");
+        Ok(())
+    })
+    .await?;
+    suite.kill9(service, 0).await?;
+    let committed = suite.committed(service).await?;
+    Ok(committed.get(&(service, topic, record.partition)).copied().unwrap_or(0) <= record.offset)
+}
+
+async fn first_record(suite: &Suite, topic: &str, order: OrderId) -> Result<Record> {
+    eventually(format!("the order is on {topic}"), BOUND, async || {
+        of_order(suite, topic, order).await?.into_iter().next().context("it is not")
+    })
+    .await
+}
+
+async fn of_order(suite: &Suite, topic: &str, order: OrderId) -> Result<Vec<Record>> {
+    let key = order.to_string().into_bytes();
+    let mut records = suite.records(topic).await?;
+    records.retain(|record| record.key.as_ref() == Some(&key));
+    Ok(records)
+}
+
+#[test]
+fn a_relay_killed_between_send_and_delete_publishes_again_and_is_heard_once() -> Result<()> {
+    own_suite(&Settings::default(), async |suite| {
+        let sku = suite.new_product(1_000).await?;
+        let mut orders = Vec::new();
+        for service in Service::ALL {
+            let order = killed_before_its_delete(suite, service, &NewOrder::of(&sku, 1)).await?;
+            let again = eventually("the event is published again", BOUND, async || {
+                let records = of_order(suite, service.emits(), order).await?;
+                let first = records.first().context("no record")?.header("ce_id").map(str::to_owned);
+                let copies = records.iter().filter(|record| record.header("ce_id") == first.as_deref()).count();
+                ensure!(copies >= 2, "{copies} copies");
+                Ok(copies)
+            });
+            again.await.with_context(|| service.name())?;
+            orders.push(order);
+            suite.check(&orders).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Lets a service's relay send an order's first event, holds up its delete, and kills it there.
+///
+/// The relay's lock is taken by this test first, so that the event stays in the outbox until its row is locked too.
+async fn killed_before_its_delete(suite: &mut Suite, service: Service, order: &NewOrder) -> Result<OrderId> {
+    suite.stop(service, 0).await?;
+    let mut leader = suite.database(service).acquire().await?.detach();
+    sqlx::query("select pg_advisory_lock($1)").bind(RELAY_LOCK).execute(&mut leader).await?;
+    suite.restart(service, 0).await?;
+    suite.wait_ready().await?;
+    let order = suite.place(order).await?;
+    let key = order.to_string().into_bytes();
+    let mut holder = suite.database(service).begin().await?;
+    eventually("the event is in the outbox", BOUND, async || {
+        // A leader that does not query is taken for dead.
+        sqlx::query("select 1").execute(&mut leader).await?;
+        let rows =
+            sqlx::query("select from outbox where key = $1 for update").bind(&key).fetch_all(&mut *holder).await?;
+        ensure!(!rows.is_empty(), "it is not");
+        Ok(())
+    })
+    .await?;
+    sqlx::query("select pg_advisory_unlock($1)").bind(RELAY_LOCK).execute(&mut leader).await?;
+    first_record(suite, service.emits(), order).await?;
+    suite.kill9(service, 0).await?;
+    // A statement whose client died would still be carried out once it gets the lock; this server's doesn't.
+    sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = $1")
+        .bind(service.name())
+        .execute(&mut leader)
+        .await?;
+    holder.rollback().await?;
+    let left: bool = sqlx::query_scalar("select exists (select from outbox where key = $1)")
+        .bind(&key)
+        .fetch_one(suite.database(service))
+        .await?;
+    if !left {
+        bail!("the row was deleted all the same: the story did not happen");
+    }
+    suite.restart(service, 0).await?;
+    suite.wait_ready().await?;
+    Ok(order)
+}
+
+/// Orders of every kind.
+pub fn kinds(sku: &str) -> Vec<NewOrder> {
+    let tokens = ["tok_visa", "tok_visa", "tok_declined", "tok_visa", "tok_capture_refused", "tok_visa", "tok_fail_1"];
+    tokens.iter().map(|token| NewOrder::of(sku, 1).paid_with(token)).collect()
+}
+
+/// A pause that is part of a story.
+pub async fn time_passes(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
