@@ -1,0 +1,218 @@
+//! What notification-service does with the events of orders: one mail each.
+//!
+//! `plan` claims what is to be sent, `call` sends it, `apply` records and publishes that it is sent or that nobody knows, and
+//! `on_failed` what was given up. Each mail goes out once whatever the order of the events: a "received" behind a
+//! "cancelled" is late, not wrong.
+
+mod claims;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contracts::notifications::{NotificationFailed, NotificationSent};
+use contracts::orders::OrderEvent;
+use lettre::message::Mailbox;
+use messaging::{Batch, Calls, Delivered, Failed, Failure, Fate, Handler, Outgoing, OutgoingEvent};
+use sqlx::{PgConnection, PgPool};
+
+use crate::db::deliveries::{self, Claim, Ending, Key};
+use crate::domain::delivery::{LEASED, give_up};
+use crate::domain::{Delivery, OnUnknown, State, Template, Templates, letter};
+use crate::transport::MailTransport;
+
+use claims::{Claims, Ruling};
+
+/// How customers are reached.
+const CHANNEL: &str = "mail";
+
+/// What the handler goes by.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// What mails say.
+    pub templates: Templates,
+    /// Who they are from.
+    pub sender: Mailbox,
+    /// What to do where nobody knows whether a mail was sent.
+    pub on_unknown: OnUnknown,
+    /// How long sending one mail may take.
+    pub timeout: Duration,
+    /// How long a claim holds.
+    pub lease: Duration,
+}
+
+/// The consumer group `notification-service`.
+#[derive(Debug)]
+pub struct NotificationHandler<T> {
+    transport: T,
+    rules: Rules,
+    claims: Claims,
+}
+
+/// What to do about an event's mail.
+#[derive(Debug)]
+pub enum Plan {
+    /// Send it under this claim, made then.
+    Send(Claim, Instant),
+    /// Wait for whoever is at it, so long at most.
+    Wait(Duration),
+    /// Report that nobody knows.
+    Report,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The mail server has taken it.
+    Sent,
+    /// Nobody knows, and it is not sent again.
+    Unknown,
+}
+
+impl<T: MailTransport> NotificationHandler<T> {
+    /// A handler that sends by `transport` and keeps its claims in `db`.
+    pub fn new(transport: T, rules: Rules, db: PgPool) -> Self {
+        let claims = Claims::new(db, rules.sender.clone(), rules.on_unknown, rules.lease);
+        Self { transport, rules, claims }
+    }
+
+    async fn send(&self, event: &OrderEvent, claim: &Claim, since: Instant) -> Result<Answer, Failure> {
+        let (order_id, template) = claim.key;
+        if claim.again {
+            tracing::warn!(%order_id, %template, message_id = claim.message_id, "sending again what may have been sent");
+        }
+        if !self.claims.outlasts(since, self.rules.timeout) {
+            return Err(Failure::retryable("delivery.late", "the claim would end before the mail is sent"));
+        }
+        let letter = letter::write(event, &self.rules.templates, &self.rules.sender)
+            .map_err(|unwritable| Failure::rejected("mail.unwritable", unwritable))?;
+        self.transport.send(&letter).await.map(|()| Answer::Sent)
+    }
+
+    fn ending(&self, key: Key, state: State, reason: Option<&'static str>) -> Ending {
+        Ending { key, state, reason, message_id: key.1.message_id(key.0, &self.rules.sender) }
+    }
+}
+
+impl<T: MailTransport> Handler for NotificationHandler<T> {
+    type Event = OrderEvent;
+    type Plan = Plan;
+    type Answer = Answer;
+    const CALLS: Calls = Calls::BeforeTransaction;
+
+    /// Claims, for all these events at once, what is to be sent.
+    async fn plan(&self, _db: &PgPool, events: &[Arc<Delivered<OrderEvent>>]) -> Result<Vec<Option<Plan>>, Failure> {
+        let keys: BTreeSet<Key> = events.iter().map(|event| key_of(event)).collect();
+        let mut rulings = self.claims.make(&keys).await?;
+        let plan = |event: &Arc<Delivered<OrderEvent>>| match rulings.remove(&key_of(event)) {
+            Some(Ruling::Done) => None,
+            Some(Ruling::Send(claim, since)) => Some(Plan::Send(claim, since)),
+            Some(Ruling::Wait(left)) => Some(Plan::Wait(left)),
+            Some(Ruling::Report) => Some(Plan::Report),
+            // A second event that calls for the same mail: the first one is at it.
+            None => Some(Plan::Wait(Duration::ZERO)),
+        };
+        Ok(events.iter().map(plan).collect())
+    }
+
+    async fn call(&self, event: &Delivered<OrderEvent>, plan: Plan) -> Result<Answer, Failure> {
+        match plan {
+            Plan::Report => Ok(Answer::Unknown),
+            Plan::Wait(left) => {
+                // Most leases end before the first tiers do; waiting here spares attempts, and only this order waits.
+                tokio::time::sleep(left.min(self.rules.timeout)).await;
+                Err(Failure::retryable(LEASED, "another process is sending this mail, or died doing so"))
+            }
+            Plan::Send(claim, since) => match self.send(&event.event, &claim, since).await {
+                Ok(answer) => Ok(answer),
+                // The claim stands until that is recorded.
+                Err(failure) if failure.outcome_unknown && self.rules.on_unknown == OnUnknown::Report => {
+                    tracing::warn!(order_id = %claim.key.0, template = %claim.key.1, %failure, "nobody knows whether this mail was sent");
+                    Ok(Answer::Unknown)
+                }
+                Err(failure) => {
+                    self.claims.release(&claim, &failure).await;
+                    Err(failure)
+                }
+            },
+        }
+    }
+
+    async fn apply(&self, batch: &mut Batch<'_, OrderEvent, Answer>) -> Result<(), Failure> {
+        let (db, items, out) = batch.parts();
+        let answered: BTreeMap<Key, _> =
+            items.iter().filter_map(|item| Some((key_of(&item.delivered), (&item.delivered, item.answer?)))).collect();
+        let known = locked(db, &answered).await?;
+        let mut endings = Vec::new();
+        for (key, (delivered, answer)) in answered {
+            let state = known.get(&key).map(|delivery| delivery.state);
+            match (answer, state) {
+                (Answer::Sent, Some(State::Sent)) => {}
+                (Answer::Sent, _) => {
+                    let ending = self.ending(key, State::Sent, None);
+                    out.emit(sent(delivered, &ending))?;
+                    endings.push(ending);
+                }
+                (Answer::Unknown, Some(State::Sent | State::Unknown | State::Failed)) => {}
+                (Answer::Unknown, _) => {
+                    out.emit(failed(delivered, key, "unknown"))?;
+                    endings.push(self.ending(key, State::Unknown, Some("unknown")));
+                }
+            }
+        }
+        deliveries::end(db, &endings).await
+    }
+
+    async fn on_failed(
+        &self,
+        db: &mut PgConnection,
+        failures: &[Failed<'_, OrderEvent>],
+        out: &mut Outgoing,
+    ) -> Result<(), Failure> {
+        let given_up: BTreeMap<Key, _> = failures
+            .iter()
+            .filter(|failed| failed.fate == Fate::DeadLettered)
+            .map(|failed| (key_of(failed.delivered), failed))
+            .collect();
+        let known = locked(db, &given_up).await?;
+        let mut endings = Vec::new();
+        for (key, event) in given_up {
+            if let Some((state, reason)) = give_up(known.get(&key).copied(), event.failure) {
+                out.emit(failed(event.delivered, key, reason))?;
+                endings.push(self.ending(key, state, Some(reason)));
+            }
+        }
+        deliveries::end(db, &endings).await
+    }
+}
+
+async fn locked<V>(db: &mut PgConnection, wanted: &BTreeMap<Key, V>) -> Result<BTreeMap<Key, Delivery>, Failure> {
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let found = deliveries::lock(db, &wanted.keys().copied().collect()).await?;
+    Ok(found.into_iter().map(|(key, known)| (key, known.delivery)).collect())
+}
+
+fn key_of(delivered: &Delivered<OrderEvent>) -> Key {
+    (delivered.order_id(), Template::of(&delivered.event))
+}
+
+fn sent(cause: &Delivered<OrderEvent>, ending: &Ending) -> OutgoingEvent {
+    let (order_id, template) = ending.key;
+    cause.followed_by(&NotificationSent {
+        order_id,
+        template: template.to_string(),
+        channel: CHANNEL.to_owned(),
+        message_id: ending.message_id.clone(),
+    })
+}
+
+fn failed(cause: &Delivered<OrderEvent>, (order_id, template): Key, reason: &str) -> OutgoingEvent {
+    cause.followed_by(&NotificationFailed {
+        order_id,
+        template: template.to_string(),
+        channel: CHANNEL.to_owned(),
+        reason: reason.to_owned(),
+    })
+}
