@@ -57,6 +57,8 @@ pub struct OrderFacts {
     pub ledger: Vec<LedgerEntry>,
     /// Templates of the mails in the folder, each as often as there is a mail.
     pub mails: Vec<String>,
+    /// The state of each mail's delivery, by template.
+    pub deliveries: BTreeMap<String, String>,
     /// Work that is not done: outbox rows, held events, blocked keys.
     pub left: Vec<String>,
     /// Its records on the source topics.
@@ -111,6 +113,7 @@ impl Facts {
         for service in Service::ALL {
             facts.read_left(suite, service, orders).await?;
         }
+        facts.read_deliveries(suite, &ids).await?;
         for Mail { order_id, template } in mails::read(&suite.mail_dir())? {
             if let Some(order) = facts.orders.get_mut(&order_id) {
                 order.mails.push(template);
@@ -206,6 +209,14 @@ impl Facts {
                 in_reservations: row.try_get(4)?,
                 in_sales: row.try_get(5)?,
             });
+        }
+        Ok(())
+    }
+
+    async fn read_deliveries(&mut self, suite: &Suite, ids: &[Uuid]) -> Result<()> {
+        let rows = sqlx::query("select order_id, template, state from deliveries where order_id = any($1)");
+        for row in rows.bind(ids).fetch_all(suite.database(Service::Notification)).await? {
+            self.order(row.try_get(0)?).deliveries.insert(row.try_get(1)?, row.try_get(2)?);
         }
         Ok(())
     }

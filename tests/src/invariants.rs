@@ -123,7 +123,8 @@ fn goods(order: &OrderFacts, row: &OrderRow) -> Broken {
     if right { Vec::new() } else { vec![("I6", format!("it is {} and its stock is {state}: {lines:?}", row.state))] }
 }
 
-/// I7: one mail per template, of those that what happened calls for.
+/// I7: one mail per template, of those that what happened calls for. Where a crash hid whether it was sent, the timeline
+/// says so, and there is at most one.
 fn mails(order: &OrderFacts, row: &OrderRow) -> Broken {
     let happened = |name: &str| row.timeline.values().any(|event_type| event_type == name);
     let due = [
@@ -133,9 +134,20 @@ fn mails(order: &OrderFacts, row: &OrderRow) -> Broken {
     ];
     let mut broken = Broken::new();
     for (template, due) in due {
-        let sent = order.mails.iter().filter(|mail| *mail == template).count();
-        if sent != usize::from(due) {
-            broken.push(("I7", format!("{sent} mails {template}, {} due", u8::from(due))));
+        let mails = order.mails.iter().filter(|mail| *mail == template).count();
+        let state = order.deliveries.get(template).map(String::as_str);
+        let right = match (due, state) {
+            (true, Some("sent")) => mails == 1,
+            (true, Some("unknown")) => mails <= 1 && happened("notification.failed.v1"),
+            (true, _) => false,
+            (false, _) => mails == 0 && state.is_none(),
+        };
+        if !right {
+            let needed = if due { "due" } else { "not due" };
+            broken.push((
+                "I7",
+                format!("{template} is {needed}: {mails} mails, delivery {}", state.unwrap_or("unheard of")),
+            ));
         }
     }
     broken

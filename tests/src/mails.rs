@@ -1,4 +1,4 @@
-//! The mail folder.
+//! The mail folder. A mail's file is named `ORDER.TEMPLATE.eml`; a second copy of it would be `ORDER.TEMPLATE.2.eml`.
 
 use std::path::Path;
 
@@ -17,25 +17,20 @@ pub struct Mail {
 /// Every mail of the folder.
 ///
 /// # Errors
-/// When the folder or a mail can't be read, or a mail doesn't say what it is about.
+/// When the folder can't be read, or a mail's name doesn't say what it is about.
 pub fn read(folder: &Path) -> Result<Vec<Mail>> {
     let mut mails = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "eml") {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-            mails.push(parse(&text).with_context(|| format!("{}: {text}", path.display()))?);
+        let name = entry?.file_name();
+        let name = name.to_str().context("a mail's name is no text")?;
+        if let Some(name) = name.strip_suffix(".eml") {
+            mails.push(named(name).with_context(|| format!("a mail is named {name}"))?);
         }
     }
     Ok(mails)
 }
 
-fn parse(text: &str) -> Option<Mail> {
-    let header = |name: &str| {
-        let head = text.lines().take_while(|line| !line.is_empty());
-        head.filter_map(|line| line.split_once(": ")).find(|(found, _)| found.eq_ignore_ascii_case(name))
-    };
-    let order_id = header("X-Order-Id")?.1.trim().parse().ok()?;
-    let template = header("X-Template")?.1.trim().to_owned();
-    Some(Mail { order_id, template })
+fn named(name: &str) -> Option<Mail> {
+    let mut parts = name.split('.');
+    Some(Mail { order_id: parts.next()?.parse().ok()?, template: parts.next()?.to_owned() })
 }

@@ -110,6 +110,8 @@ impl Suite {
             ("GATEWAY_TIMEOUT_MS", settings.gateway_timeout_ms.to_string()),
             ("INTENT_POLL_MS", "200".to_owned()),
             ("INTENT_RETRY_MS", "200".to_owned()),
+            // And with it the lease of a mail that nobody is sending any more.
+            ("SMTP_TIMEOUT_MS", "500".to_owned()),
             ("MAIL_DIR", self.mail_dir().display().to_string()),
         ];
         spawn(&self.folder, service.name(), index, environment.map(|(name, value)| (name.to_owned(), value)).to_vec())
