@@ -165,7 +165,7 @@ impl Api {
                 Err(error) if error.is_timeout() && left > 0 => Duration::ZERO,
                 Err(error) if error.is_timeout() => {
                     bail!(
-                        "order-service at {} took the order and gave no answer, so it may be placed or not. \
+                        "order-service at {} took the order and gave no answer, so it may be placed or not\n\
                          Say the same again with --key {key}: there will be one order",
                         self.base
                     );
@@ -197,8 +197,8 @@ impl Api {
     fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
         let why = if error.is_timeout() { "no answer in time".to_owned() } else { root_cause(&error) };
         anyhow!(
-            "order-service at {} can't be reached ({why}). Start the suite with `make run`, or say where it is: \
-             --order-url or ORDER_URL",
+            "order-service at {} can't be reached ({why})\n\
+             Start the suite with `make run`, or say where it is: --order-url or ORDER_URL",
             self.base
         )
     }

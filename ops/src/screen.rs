@@ -92,10 +92,13 @@ impl Screen {
         }
     }
 
-    /// Why a command failed.
+    /// Why a command failed, and what to do on lines of its own.
     pub(crate) fn error(&mut self, text: &str) {
+        let label = self.painted("error:", Paint::Bad);
+        let width = self.width.unwrap_or(usize::MAX);
+        let text = text.lines().flat_map(|line| wrapped(line, width.saturating_sub(7))).collect::<Vec<_>>();
         // Nobody reads: then nobody is told.
-        let _ = writeln!(self.err, "{} {text}", if self.colour { "\x1b[31merror:\x1b[0m" } else { "error:" });
+        let _ = writeln!(self.err, "{label} {}", text.join("\n       "));
     }
 
     /// Something that isn't a result, beside the output proper.
@@ -113,6 +116,24 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escaped).collect())
 }
 
+/// A line broken at spaces, so that no part is wider than `width` unless a word is.
+fn wrapped(line: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in line.split(' ') {
+        let last = lines.len() - 1;
+        let current = &mut lines[last];
+        if !current.is_empty() && current.chars().count() + 1 + word.chars().count() > width {
+            lines.push(word.to_owned());
+        } else {
+            if !current.is_empty() {
+                current.push(' ');
+            }
+            current.push_str(word);
+        }
+    }
+    lines
+}
+
 /// `n` things: `1 topic`, `2 topics`.
 pub fn counted(n: usize, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
@@ -121,6 +142,13 @@ pub fn counted(n: usize, thing: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_line_is_broken_at_spaces() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("unbreakable x", 4), ["unbreakable", "x"]);
+        assert_eq!(wrapped("as it is", usize::MAX), ["as it is"]);
+    }
 
     #[test]
     fn foreign_text_can_not_steer_a_terminal() {

@@ -10,7 +10,7 @@ use messaging::topics::TopicsError;
 fn explained(error: TopicsError) -> anyhow::Error {
     match &error {
         TopicsError::Unreachable { .. } => {
-            anyhow!("{error}. Start the suite with `make run`, or say where Kafka is: --bootstrap or KAFKA_BOOTSTRAP")
+            anyhow!("{error}\nStart the suite with `make run`, or say where Kafka is: --bootstrap or KAFKA_BOOTSTRAP")
         }
         _ => error.into(),
     }

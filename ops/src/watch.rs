@@ -103,7 +103,8 @@ pub async fn follow(api: &Api, id: Uuid, follow: &Follow, screen: &mut Screen) -
             Err(Failed::ForGood(error)) => return Err(error),
             Err(Failed::ForNow(error)) if start.elapsed() >= follow.timeout + follow.settle => return Err(error),
             Err(Failed::ForNow(error)) if !away => {
-                screen.note(&format!("{error:#}; waiting"));
+                let text = format!("{error:#}");
+                screen.note(&format!("{} (waiting)", text.lines().next().unwrap_or_default()));
                 away = true;
             }
             Err(Failed::ForNow(_)) => {}

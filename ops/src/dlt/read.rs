@@ -75,7 +75,7 @@ impl Reader {
             .context("making a Kafka consumer")?;
         let metadata = consumer.fetch_metadata(None, ASK_BOUND).map_err(|error| {
             anyhow!(
-                "Kafka at {bootstrap} doesn't answer: {error}. Start the suite with `make run`, or say where Kafka is: \
+                "Kafka at {bootstrap} doesn't answer: {error}\nStart the suite with `make run`, or say where Kafka is: \
                  --bootstrap or KAFKA_BOOTSTRAP"
             )
         })?;
@@ -90,7 +90,7 @@ impl Reader {
         if partitions.is_empty() {
             let wanted: Vec<String> = groups.iter().map(|group| format!("{prefix}{}", dead_letter(group))).collect();
             bail!(
-                "there is no topic {} at {bootstrap}: suite topics apply creates the suite's, suite topics list shows \
+                "there is no topic {} at {bootstrap}\nsuite topics apply creates the suite's, suite topics list shows \
                  them",
                 wanted.join(" or ")
             );
