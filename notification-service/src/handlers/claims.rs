@@ -1,12 +1,12 @@
 //! Claims: the record that a mail is about to be sent, committed before anybody is called (DESIGN, section 5).
 //!
 //! A claim has a name of its own, not its process's: when an order comes back to a process that lost it meanwhile, its
-//! earlier claim is somebody else's and is waited for. Claims that certainly led to nothing are ended early; where the
-//! database is away at that moment they are remembered and ended before the next ones are made, so that an outage of the
-//! database makes no mail unknown.
+//! earlier claim is somebody else's and is waited for. Claims that certainly led to nothing are ended early. Those that
+//! can't be at that moment, because the database is away or because they were dropped before their call, are remembered
+//! and ended before the next ones are made, so that an outage of the database makes no mail unknown.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lettre::message::Mailbox;
@@ -24,13 +24,49 @@ const MAX_REMEMBERED: usize = 10_000;
 /// How often a race for a row is run again.
 const MAX_RACES: u32 = 5;
 
+/// Claims that came to nothing and could not be ended yet.
+type Unused = Arc<Mutex<Vec<Ended>>>;
+
+/// A claim that was made. Unless it is begun, dropping it leaves it to be ended.
+#[derive(Debug)]
+pub struct Claimed {
+    claim: Claim,
+    since: Instant,
+    begun: bool,
+    unused: Unused,
+}
+
+impl Claimed {
+    /// Takes the claim for a mail that is sent now: from here on only its outcome, or the end of its lease, ends it.
+    pub fn begin(mut self) -> Claim {
+        self.begun = true;
+        self.claim.clone()
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if !self.begun {
+            let (key, owner) = (self.claim.key, self.claim.owner);
+            remember(&self.unused, [Ended { key, owner, in_doubt: false, reason: String::new() }]);
+        }
+    }
+}
+
+fn remember(unused: &Unused, ended: impl IntoIterator<Item = Ended>) {
+    let mut unused = unused.lock().unwrap_or_else(PoisonError::into_inner);
+    unused.extend(ended);
+    let surplus = unused.len().saturating_sub(MAX_REMEMBERED);
+    unused.drain(..surplus);
+}
+
 /// What to do about a delivery.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Ruling {
     /// Nothing.
     Done,
-    /// Send it: it is claimed, since then.
-    Send(Claim, Instant),
+    /// Send it.
+    Send(Claimed),
     /// Somebody else is at it, for so long at most.
     Wait(Duration),
     /// Report that nobody knows.
@@ -44,19 +80,18 @@ pub struct Claims {
     sender: Mailbox,
     on_unknown: OnUnknown,
     lease: Duration,
-    /// Claims that came to nothing and could not be ended yet.
-    unused: Mutex<Vec<Ended>>,
+    unused: Unused,
 }
 
 impl Claims {
     /// Claims on `db` that hold for `lease`.
     pub fn new(db: PgPool, sender: Mailbox, on_unknown: OnUnknown, lease: Duration) -> Self {
-        Self { db, sender, on_unknown, lease, unused: Mutex::default() }
+        Self { db, sender, on_unknown, lease, unused: Unused::default() }
     }
 
     /// Whether a mail may still be begun that takes `bound` at most: after the lease somebody else may send it.
-    pub fn outlasts(&self, since: Instant, bound: Duration) -> bool {
-        since.elapsed() + bound < self.lease
+    pub fn outlasts(&self, claimed: &Claimed, bound: Duration) -> bool {
+        claimed.since.elapsed() + bound < self.lease
     }
 
     /// Looks up these deliveries and claims those that are to be sent, in one short transaction.
@@ -87,7 +122,8 @@ impl Claims {
                     let message_id = key.1.message_id(key.0, &self.sender);
                     let claim = Claim { key: *key, owner: Uuid::new_v4(), message_id, again };
                     claims.push(claim.clone());
-                    Ruling::Send(claim, since)
+                    // From now on, whatever becomes of this transaction or its commit.
+                    Ruling::Send(Claimed { claim, since, begun: false, unused: Arc::clone(&self.unused) })
                 }
             };
             rulings.insert(*key, ruling);
@@ -96,13 +132,7 @@ impl Claims {
             return Ok(rulings);
         }
         deliveries::claim(&mut tx, &claims, self.lease).await?;
-        if let Err(error) = tx.commit().await {
-            // It may be committed all the same, and nobody will use these claims.
-            let unused =
-                |claim: Claim| Ended { key: claim.key, owner: claim.owner, in_doubt: false, reason: String::new() };
-            self.remember(claims.into_iter().map(unused));
-            return Err(error.into());
-        }
+        tx.commit().await?;
         Ok(rulings)
     }
 
@@ -112,15 +142,8 @@ impl Claims {
         let ended = Ended { key: claim.key, owner: claim.owner, in_doubt, reason };
         if let Err(failure) = deliveries::release(&self.db, std::slice::from_ref(&ended)).await {
             tracing::warn!(order_id = %claim.key.0, template = %claim.key.1, %failure, "a claim is ended later");
-            self.remember([ended]);
+            remember(&self.unused, [ended]);
         }
-    }
-
-    fn remember(&self, ended: impl IntoIterator<Item = Ended>) {
-        let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
-        unused.extend(ended);
-        let surplus = unused.len().saturating_sub(MAX_REMEMBERED);
-        unused.drain(..surplus);
     }
 
     async fn end_unused(&self) -> Result<(), Failure> {

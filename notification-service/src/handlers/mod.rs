@@ -8,7 +8,7 @@ mod claims;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use contracts::notifications::{NotificationFailed, NotificationSent};
 use contracts::orders::OrderEvent;
@@ -16,12 +16,12 @@ use lettre::message::Mailbox;
 use messaging::{Batch, Calls, Delivered, Failed, Failure, Fate, Handler, Outgoing, OutgoingEvent};
 use sqlx::{PgConnection, PgPool};
 
-use crate::db::deliveries::{self, Claim, Ending, Key};
+use crate::db::deliveries::{self, Ending, Key};
 use crate::domain::delivery::{LEASED, give_up};
-use crate::domain::{Delivery, OnUnknown, State, Template, Templates, letter};
+use crate::domain::{Delivery, Letter, OnUnknown, State, Template, Templates, letter};
 use crate::transport::MailTransport;
 
-use claims::{Claims, Ruling};
+use claims::{Claimed, Claims, Ruling};
 
 /// How customers are reached.
 const CHANNEL: &str = "mail";
@@ -52,8 +52,8 @@ pub struct NotificationHandler<T> {
 /// What to do about an event's mail.
 #[derive(Debug)]
 pub enum Plan {
-    /// Send it under this claim, made then.
-    Send(Claim, Instant),
+    /// Send it under this claim.
+    Send(Claimed),
     /// Wait for whoever is at it, so long at most.
     Wait(Duration),
     /// Report that nobody knows.
@@ -76,17 +76,40 @@ impl<T: MailTransport> NotificationHandler<T> {
         Self { transport, rules, claims }
     }
 
-    async fn send(&self, event: &OrderEvent, claim: &Claim, since: Instant) -> Result<Answer, Failure> {
+    /// The mail, unless it is too late or can't be written.
+    fn written(&self, event: &OrderEvent, claimed: &Claimed) -> Result<Letter, Failure> {
+        if !self.claims.outlasts(claimed, self.rules.timeout) {
+            return Err(Failure::retryable("delivery.late", "the claim would end before the mail is sent"));
+        }
+        let letter = letter::write(event, &self.rules.templates, &self.rules.sender);
+        letter.map_err(|unwritable| Failure::rejected("mail.unwritable", unwritable))
+    }
+
+    async fn send(&self, event: &OrderEvent, claimed: Claimed) -> Result<Answer, Failure> {
+        let letter = match self.written(event, &claimed) {
+            Ok(letter) => letter,
+            Err(failure) => {
+                self.claims.release(&claimed.begin(), &failure).await;
+                return Err(failure);
+            }
+        };
+        let claim = claimed.begin();
         let (order_id, template) = claim.key;
         if claim.again {
             tracing::warn!(%order_id, %template, message_id = claim.message_id, "sending again what may have been sent");
         }
-        if !self.claims.outlasts(since, self.rules.timeout) {
-            return Err(Failure::retryable("delivery.late", "the claim would end before the mail is sent"));
+        match self.transport.send(&letter).await {
+            Ok(()) => Ok(Answer::Sent),
+            // The claim stands until that is recorded.
+            Err(failure) if failure.outcome_unknown && self.rules.on_unknown == OnUnknown::Report => {
+                tracing::warn!(%order_id, %template, %failure, "nobody knows whether this mail was sent");
+                Ok(Answer::Unknown)
+            }
+            Err(failure) => {
+                self.claims.release(&claim, &failure).await;
+                Err(failure)
+            }
         }
-        let letter = letter::write(event, &self.rules.templates, &self.rules.sender)
-            .map_err(|unwritable| Failure::rejected("mail.unwritable", unwritable))?;
-        self.transport.send(&letter).await.map(|()| Answer::Sent)
     }
 
     fn ending(&self, key: Key, state: State, reason: Option<&'static str>) -> Ending {
@@ -106,7 +129,7 @@ impl<T: MailTransport> Handler for NotificationHandler<T> {
         let mut rulings = self.claims.make(&keys).await?;
         let plan = |event: &Arc<Delivered<OrderEvent>>| match rulings.remove(&key_of(event)) {
             Some(Ruling::Done) => None,
-            Some(Ruling::Send(claim, since)) => Some(Plan::Send(claim, since)),
+            Some(Ruling::Send(claimed)) => Some(Plan::Send(claimed)),
             Some(Ruling::Wait(left)) => Some(Plan::Wait(left)),
             Some(Ruling::Report) => Some(Plan::Report),
             // A second event that calls for the same mail: the first one is at it.
@@ -123,18 +146,7 @@ impl<T: MailTransport> Handler for NotificationHandler<T> {
                 tokio::time::sleep(left.min(self.rules.timeout)).await;
                 Err(Failure::retryable(LEASED, "another process is sending this mail, or died doing so"))
             }
-            Plan::Send(claim, since) => match self.send(&event.event, &claim, since).await {
-                Ok(answer) => Ok(answer),
-                // The claim stands until that is recorded.
-                Err(failure) if failure.outcome_unknown && self.rules.on_unknown == OnUnknown::Report => {
-                    tracing::warn!(order_id = %claim.key.0, template = %claim.key.1, %failure, "nobody knows whether this mail was sent");
-                    Ok(Answer::Unknown)
-                }
-                Err(failure) => {
-                    self.claims.release(&claim, &failure).await;
-                    Err(failure)
-                }
-            },
+            Plan::Send(claimed) => self.send(&event.event, claimed).await,
         }
     }
 
