@@ -108,7 +108,7 @@ impl<H: Handler> Core<H> {
         let mut deadline: Option<tokio::time::Instant> = None;
         while !self.drained {
             let now_ms = self.clock.now_ms();
-            let wait_ms = self.machine.next_wakeup_ms(now_ms).map_or(1_000, |at| (at - now_ms).clamp(1, 1_000));
+            let wait_ms = self.machine.next_wakeup_ms().map_or(1_000, |at| (at - now_ms).clamp(1, 1_000));
             let tick = Duration::from_millis(wait_ms.unsigned_abs());
             tokio::select! {
                 biased;
@@ -244,7 +244,7 @@ impl<H: Handler> Core<H> {
                 (&task.arrival.body, &task.prepared),
                 (Body::Release, _) | (Body::Event(_), Prepared::Nothing)
             );
-            let early = task.arrival.due.filter(|due| now.is_none_or(|now| *due > now));
+            let early = task.arrival.due.filter(|due| now.is_some_and(|now| *due > now));
             let due_ms = early.map(|due| due.as_millisecond() + 1).or_else(|| stale.then(|| self.clock.now_ms()));
             left.push((task.id, due_ms));
             if let Some(slot) = self.slot(task.id) {

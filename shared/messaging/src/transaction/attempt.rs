@@ -290,17 +290,19 @@ pub(super) fn order_key<E: EventSet>(arrival: &Arrival<E>) -> Option<OrderKey> {
     arrival.order_key().map(|(topic, key)| (topic.to_owned(), key.to_vec()))
 }
 
-/// Each event once, in order: copies of it are duplicates. One that comes back on purpose goes before a late copy.
+/// Each event once, in order: its latest attempt. The other copies are duplicates, late ones of an attempt that was made:
+/// taking one of those instead would drop the attempt that is due.
 fn one_per_event<E, A>(part: &[Task<E, A>]) -> Vec<&Task<E, A>> {
-    let comebacks: HashSet<EventId> =
-        part.iter().filter(|task| task.arrival.comeback).map(|task| task.arrival.identity.event_id).collect();
-    let mut seen = HashSet::new();
-    part.iter()
-        .filter(|task| {
-            let event_id = task.arrival.identity.event_id;
-            (task.arrival.comeback || !comebacks.contains(&event_id)) && seen.insert(event_id)
-        })
-        .collect()
+    let rank = |task: &Task<E, A>| (task.arrival.comeback, task.arrival.attempt);
+    let mut latest: HashMap<EventId, usize> = HashMap::with_capacity(part.len());
+    for (index, task) in part.iter().enumerate() {
+        let chosen = latest.entry(task.arrival.identity.event_id).or_insert(index);
+        if rank(task) > rank(&part[*chosen]) {
+            *chosen = index;
+        }
+    }
+    let chosen = |(index, task): &(usize, &Task<E, A>)| latest.get(&task.arrival.identity.event_id) == Some(index);
+    part.iter().enumerate().filter(chosen).map(|(_, task)| task).collect()
 }
 
 /// Locks the blocks of the owned events' keys: those of events that come back for release, the others for holding.
