@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::OrderConfig;
-use crate::deadlines::Sweeper;
+use crate::deadlines::{Lag, Sweeper};
 use crate::handlers::{SERVICE, SagaHandler};
 use crate::housekeeping;
 use crate::http::{self, AppState};
@@ -51,9 +51,10 @@ impl App {
         let mut runtime = Runtime::new(pool.clone(), settings, shutdown);
         let wake = runtime.wake();
         let (writer, placing) = Writer::new(pool.clone(), clock.clone(), wake.clone(), own.limits());
-        let sweeper = Sweeper::start(pool.clone(), wake.clone(), own.deadlines()).await?;
+        let lag = Lag::default();
+        let sweeper = Sweeper::start(pool.clone(), wake.clone(), lag.clone(), own.deadlines()).await?;
 
-        runtime.consume(SagaHandler, &[topics::PAYMENTS, topics::INVENTORY, topics::NOTIFICATIONS]);
+        runtime.consume(SagaHandler::new(lag), &[topics::PAYMENTS, topics::INVENTORY, topics::NOTIFICATIONS]);
         runtime.task("order writer", |stop| async move {
             writer.run(stop).await;
             Ok(())

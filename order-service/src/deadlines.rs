@@ -5,8 +5,11 @@
 //!
 //! **An outage must not cancel everybody.** An order's time runs only while its answers can arrive: from when it was
 //! placed, or from when this service was last seen behind (or started), whichever is later. So after an outage, however
-//! long, everybody gets the whole deadline again.
+//! long, everybody gets the whole deadline again. Behind means: the oldest outbox row is old (nobody hears of orders), or
+//! the events that come in are ([`Lag`]: their answers are there and not read yet).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -29,12 +32,28 @@ const CANCEL_AT_ONCE: usize = 200;
 /// time-out are less (see `placing/group.rs`). The bound stays that far behind.
 const COMMIT_LAG: SignedDuration = SignedDuration::from_secs(60);
 
+/// How old the events are that the consumer works on: the largest age since it was last asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Lag(Arc<AtomicU64>);
+
+impl Lag {
+    /// Notes an event's age when it was worked on.
+    pub fn note(&self, age: SignedDuration) {
+        self.0.fetch_max(u64::try_from(age.as_millis()).unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// The largest age since the last call.
+    pub fn take(&self) -> Duration {
+        Duration::from_millis(self.0.swap(0, Ordering::Relaxed))
+    }
+}
+
 /// When orders are cancelled, and when they are not.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
     /// How long an order may stay open.
     pub deadline: Duration,
-    /// The service is behind when its oldest outbox row is older than this.
+    /// The service is behind when its oldest outbox row, or an event that it works on, is older than this.
     pub behind_after: Duration,
     /// The pause between two sweeps.
     pub interval: Duration,
@@ -45,6 +64,7 @@ pub struct Policy {
 pub struct Sweeper {
     db: PgPool,
     wake: Wake,
+    lag: Lag,
     policy: Policy,
     low: Uuid,
     /// Since when answers can arrive, by the database's clock.
@@ -53,10 +73,10 @@ pub struct Sweeper {
 
 impl Sweeper {
     /// Starts where an earlier sweeper got to.
-    pub async fn start(db: PgPool, wake: Wake, policy: Policy) -> sqlx::Result<Self> {
+    pub async fn start(db: PgPool, wake: Wake, lag: Lag, policy: Policy) -> sqlx::Result<Self> {
         let low = deadlines::low_bound(&db).await?;
         let (now, _) = deadlines::now_and_outbox_age(&db).await?;
-        Ok(Self { db, wake, policy, low, caught_up_since: now })
+        Ok(Self { db, wake, lag, policy, low, caught_up_since: now })
     }
 
     /// Takes it that the service has not been behind for so long: for tests, which don't wait for a deadline.
@@ -84,8 +104,10 @@ impl Sweeper {
     /// Cancels everything that is overdue now; returns how many orders that were.
     pub async fn sweep(&mut self, stop: &CancellationToken) -> Result<usize, messaging::Failure> {
         let (now, outbox_age) = deadlines::now_and_outbox_age(&self.db).await?;
-        if outbox_age > self.policy.behind_after {
-            tracing::warn!(outbox_age_secs = outbox_age.as_secs(), "the service is behind: deadlines wait");
+        let lag = self.lag.take();
+        if outbox_age.max(lag) > self.policy.behind_after {
+            let (outbox_age_secs, lag_secs) = (outbox_age.as_secs(), lag.as_secs());
+            tracing::warn!(outbox_age_secs, lag_secs, "the service is behind: deadlines wait");
             self.caught_up_since = now;
         }
         let deadline = SignedDuration::try_from(self.policy.deadline).unwrap_or(SignedDuration::MAX);

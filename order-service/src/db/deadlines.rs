@@ -19,13 +19,7 @@ pub struct LookedAt {
 }
 
 /// The next orders from `low` on and below `high`, at most `limit`, in the order of their ids.
-pub async fn look(
-    db: &PgPool,
-    low: Uuid,
-    high: Uuid,
-    deadline: Duration,
-    limit: u32,
-) -> sqlx::Result<Vec<LookedAt>> {
+pub async fn look(db: &PgPool, low: Uuid, high: Uuid, deadline: Duration, limit: u32) -> sqlx::Result<Vec<LookedAt>> {
     sqlx::query_as(
         "select order_id, state = 'placed' as open,
                 state = 'placed' and placed_at < now() - make_interval(secs => $3) as due

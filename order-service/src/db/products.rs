@@ -20,12 +20,11 @@ struct Row {
 /// Every product.
 pub async fn read_all(db: &PgPool) -> sqlx::Result<Vec<Product>> {
     // Shorter SKUs first, so that SKU-10 follows SKU-9.
-    let rows: Vec<Row> = sqlx::query_as(
-        "select sku, name, price_minor, currency from products order by length(sku), sku limit $1",
-    )
-    .bind(MAX_PRODUCTS)
-    .fetch_all(db)
-    .await?;
+    let rows: Vec<Row> =
+        sqlx::query_as("select sku, name, price_minor, currency from products order by length(sku), sku limit $1")
+            .bind(MAX_PRODUCTS)
+            .fetch_all(db)
+            .await?;
     rows.into_iter().map(product).collect()
 }
 

@@ -127,10 +127,8 @@ mod tests {
     #[test]
     fn formatting_order_and_the_spelling_of_numbers_do_not_matter() {
         let plain = of(r#"{"a":{"x":1,"y":[1,2]},"b":"é"}"#);
-        for same in [
-            r#"{ "b" : "é", "a" : {"y":[1, 2], "x":1} }"#,
-            r#"{"b":"\u00e9","a":{"y":[1.0,2e0],"x":10e-1}}"#,
-        ] {
+        for same in [r#"{ "b" : "é", "a" : {"y":[1, 2], "x":1} }"#, r#"{"b":"\u00e9","a":{"y":[1.0,2e0],"x":10e-1}}"#]
+        {
             assert_eq!(of(same), plain, "{same}");
         }
     }

@@ -232,8 +232,7 @@ mod tests {
 
     #[test]
     fn every_step_of_a_confirmed_order_has_its_own_time() {
-        let saga =
-            Saga { state: OrderState::Confirmed, payment: PaymentStep::Captured, stock: StockStep::Reserved };
+        let saga = Saga { state: OrderState::Confirmed, payment: PaymentStep::Captured, stock: StockStep::Reserved };
         let timeline = [
             entry("order.placed.v1", None, 1),
             entry("payment.authorized.v1", None, 2),

@@ -21,9 +21,9 @@ fn every_state() -> impl Iterator<Item = OrderState> {
 
 fn every_saga() -> impl Iterator<Item = Saga> {
     every_state().flat_map(|state| {
-        PaymentStep::ALL.iter().flat_map(move |&payment| {
-            StockStep::ALL.iter().map(move |&stock| Saga { state, payment, stock })
-        })
+        PaymentStep::ALL
+            .iter()
+            .flat_map(move |&payment| StockStep::ALL.iter().map(move |&stock| Saga { state, payment, stock }))
     })
 }
 
@@ -83,7 +83,9 @@ fn transition_table() -> String {
         saga.stock_reached(StockStep::ALL[heard]);
         saga.stock.to_string()
     });
-    table.push_str("What is published, by order state and by the steps then known (a cancelled order publishes nothing):\n\n");
+    table.push_str(
+        "What is published, by order state and by the steps then known (a cancelled order publishes nothing):\n\n",
+    );
     table.push_str("| payment | stock | placed | confirmed |\n|---|---|---|---|\n");
     for &payment in PaymentStep::ALL {
         for &stock in StockStep::ALL {
@@ -167,7 +169,8 @@ fn interleave(payments: &[PaymentStep], stocks: &[StockStep], picks: &[bool]) ->
     let mut merged = Vec::new();
     while payments.peek().is_some() || stocks.peek().is_some() {
         let first = picks.next().unwrap_or(true);
-        let next = if first { payments.next().or_else(|| stocks.next()) } else { stocks.next().or_else(|| payments.next()) };
+        let next =
+            if first { payments.next().or_else(|| stocks.next()) } else { stocks.next().or_else(|| payments.next()) };
         merged.extend(next);
     }
     merged

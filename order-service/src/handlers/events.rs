@@ -9,13 +9,23 @@ use uuid::Uuid;
 
 use super::{Cause, announce, unknown_order};
 use crate::db::{orders, timeline};
+use crate::deadlines::Lag;
 use crate::domain::{Entry, Order, SagaEvent};
 
 /// The consumer group's business: fold each event over its order's saga, and tell the timeline.
 ///
 /// The topics commute (see [`crate::domain`]'s state machine), so it does not matter which of them is ahead.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SagaHandler;
+#[derive(Debug, Clone, Default)]
+pub struct SagaHandler {
+    lag: Lag,
+}
+
+impl SagaHandler {
+    /// A handler that tells `lag` how old its events are.
+    pub fn new(lag: Lag) -> Self {
+        Self { lag }
+    }
+}
 
 impl Handler for SagaHandler {
     type Event = SagaEvent;
@@ -30,6 +40,10 @@ impl Handler for SagaHandler {
     async fn apply(&self, batch: &mut Batch<'_, SagaEvent, Infallible>) -> Result<(), Failure> {
         let now = batch.now();
         let (db, items, out) = batch.parts();
+        // Retries are old on purpose.
+        for item in items.iter().filter(|item| item.attempt == 1) {
+            self.lag.note(item.envelope.time.map(|at| now.duration_since(at)).unwrap_or_default());
+        }
         // Mails change no saga: their orders need to exist, not to be locked.
         let moved = distinct(items.iter().filter(|item| item.event.moves_the_saga()).map(|item| item.order_id()));
         let mut locked = orders::lock_all(db, &moved).await?;

@@ -36,7 +36,7 @@ fn announce(
         FollowUp::Cancelled(event) => OutgoingEvent::caused(event, causation_id, trace),
     };
     let event_id = out.emit(event)?;
-    tracing::info!(order_id = %order.id, trace_id = trace.trace_id(), state = %order.saga.state, "order decided");
+    tracing::debug!(order_id = %order.id, trace_id = trace.trace_id(), state = %order.saga.state, "order decided");
     Ok(Entry::decided(&follow_up, event_id))
 }
 

@@ -63,8 +63,7 @@ pub async fn place_order(
         Ok((request, priced)) => {
             let customer = Customer { email: request.customer.email, phone: request.customer.phone };
             let payment_token = request.payment_method;
-            let trace = trace.traceparent().parse().unwrap_or_else(|_| TraceParent::new_root());
-            let order = NewOrder { key, fingerprint, customer, priced, payment_token, trace };
+            let order = NewOrder { key, fingerprint, customer, priced, payment_token, trace: trace.0 };
             respond(app.placing.place(order).await.map_err(refused)?)
         }
         // What was good once may be bad today (a product is gone): a used key still gets its old answer.

@@ -191,9 +191,7 @@ pub fn told(state: OrderState) -> (StatusView, Option<OutcomeView>, Option<&'sta
     match state {
         OrderState::Placed => (StatusView::InProgress, None, None),
         OrderState::Confirmed => (StatusView::Done, Some(OutcomeView::Confirmed), None),
-        OrderState::Cancelled(reason) => {
-            (StatusView::Done, Some(OutcomeView::Cancelled), Some(reason.as_str()))
-        }
+        OrderState::Cancelled(reason) => (StatusView::Done, Some(OutcomeView::Cancelled), Some(reason.as_str())),
     }
 }
 

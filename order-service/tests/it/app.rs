@@ -242,7 +242,7 @@ impl Drop for TestApp {
     }
 }
 
-fn client() -> Result<reqwest::Client> {
+pub fn client() -> Result<reqwest::Client> {
     // reqwest wants to know a TLS provider even where none is used; a second installation is no error.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Ok(reqwest::Client::builder().timeout(BOUND).build()?)

@@ -7,7 +7,7 @@ use contracts::OrderId;
 use messaging::Wake;
 use order_service::config::OrderConfig;
 use order_service::db::deadlines as table;
-use order_service::deadlines::{Policy, Sweeper};
+use order_service::deadlines::{Lag, Policy, Sweeper};
 use testkit::eventually;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +34,7 @@ async fn age(app: &TestApp, id: OrderId, seconds: i64) -> Result<OrderId> {
 
 /// A sweeper that has been running for longer than the deadline, as one that started an hour ago.
 async fn long_running(app: &TestApp, policy: Policy) -> Result<Sweeper> {
-    let mut sweeper = Sweeper::start(app.db.clone(), Wake::default(), policy).await?;
+    let mut sweeper = Sweeper::start(app.db.clone(), Wake::default(), Lag::default(), policy).await?;
     sweeper.caught_up_for(Duration::from_secs(3_600));
     Ok(sweeper)
 }
@@ -104,12 +104,31 @@ async fn an_outage_cancels_nobody() -> Result<()> {
 }
 
 #[tokio::test]
+async fn answers_that_are_not_read_yet_cancel_nobody() -> Result<()> {
+    let app = TestApp::without_kafka().await?;
+    let stop = CancellationToken::new();
+    let id = app.place().await?;
+    age(&app, id, 3_000).await?;
+    outbox_is_of_now(&app).await?;
+    let lag = Lag::default();
+    let mut sweeper = Sweeper::start(app.db.clone(), Wake::default(), lag.clone(), POLICY).await?;
+    sweeper.caught_up_for(Duration::from_secs(3_600));
+    lag.note(jiff::SignedDuration::from_secs(31));
+    lag.note(jiff::SignedDuration::from_secs(1));
+    assert_eq!(sweeper.sweep(&stop).await?, 0);
+    assert_eq!(sweeper.sweep(&stop).await?, 0, "from now on it has its whole time");
+    sweeper.caught_up_for(Duration::from_secs(901));
+    assert_eq!(sweeper.sweep(&stop).await?, 1);
+    app.stop().await
+}
+
+#[tokio::test]
 async fn a_start_gives_everybody_the_whole_deadline() -> Result<()> {
     let app = TestApp::without_kafka().await?;
     let id = app.place().await?;
     age(&app, id, 3_000).await?;
     outbox_is_of_now(&app).await?;
-    let mut sweeper = Sweeper::start(app.db.clone(), Wake::default(), POLICY).await?;
+    let mut sweeper = Sweeper::start(app.db.clone(), Wake::default(), Lag::default(), POLICY).await?;
     assert_eq!(sweeper.sweep(&CancellationToken::new()).await?, 0);
     app.stop().await
 }

@@ -46,6 +46,8 @@ async fn the_docs_page_loads_nothing_from_elsewhere() -> Result<()> {
     for script in sources.map(|source| source.trim_start_matches("./")) {
         assert_eq!(app.get(&format!("/docs/{script}")).await?.status, 200, "{script}");
     }
+    let setup = app.get("/docs/swagger-initializer.js").await?;
+    assert!(setup.text.contains("/openapi.json"), "{}", setup.text);
     assert_eq!(app.get("/docs").await?.status, 200, "a redirect, or the page itself");
     app.stop().await
 }

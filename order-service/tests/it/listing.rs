@@ -60,12 +60,9 @@ async fn orders_are_listed_by_status() -> Result<()> {
     let app = TestApp::without_kafka().await?;
     let (open, cancelled) = (app.place().await?, app.place().await?);
     app.post(&format!("/orders/{cancelled}/cancel")).await?;
-    for (status, expected) in [
-        ("in_progress", vec![open]),
-        ("done", vec![cancelled]),
-        ("cancelled", vec![cancelled]),
-        ("confirmed", vec![]),
-    ] {
+    for (status, expected) in
+        [("in_progress", vec![open]), ("done", vec![cancelled]), ("cancelled", vec![cancelled]), ("confirmed", vec![])]
+    {
         let (found, _) = walk(&app, &format!("status={status}")).await?;
         assert_eq!(found, expected.iter().map(OrderId::to_string).collect::<Vec<_>>(), "{status}");
     }

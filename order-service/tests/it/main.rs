@@ -2,11 +2,14 @@
 
 mod app;
 mod bad_input;
+mod batches;
 mod cancelling;
 mod deadlines;
 mod docs;
 mod idempotency;
 mod listing;
 mod placing;
+mod process;
+mod proxy;
 mod saga;
 mod writer;

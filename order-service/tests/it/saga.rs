@@ -3,9 +3,7 @@
 use anyhow::{Result, ensure};
 use contracts::inventory::{StockRejected, StockReleased, StockReserved};
 use contracts::notifications::{NotificationFailed, NotificationSent};
-use contracts::payments::{
-    PaymentAuthorized, PaymentCaptureFailed, PaymentCaptured, PaymentDeclined, PaymentVoided,
-};
+use contracts::payments::{PaymentAuthorized, PaymentCaptureFailed, PaymentCaptured, PaymentDeclined, PaymentVoided};
 use contracts::{Currency, EventId, Money, OrderId, Sku, TraceParent};
 use serde_json::json;
 use testkit::eventually;
