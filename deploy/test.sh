@@ -8,6 +8,8 @@ target=${CARGO_TARGET_DIR:-target}
 bound=${TEST_BOUND_SECS:-1200}
 flags=${CARGO_FLAGS---locked}
 read -r -a arguments <<<"${TEST_ARGS:-}"
+# The tests wait for servers and clocks far more than they compute.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6}
 # shellcheck disable=SC2086 # several flags are meant to be several words
 {
   # Unbuilt tests and binaries would count against the time of the tests, and of the first one that starts a service.
@@ -18,7 +20,6 @@ read -r -a arguments <<<"${TEST_ARGS:-}"
 mkdir -p "$target"
 output=$(mktemp "$target/test-output.XXXXXX")
 trap 'rm -f "$output"' EXIT
-# The runner must not be the file that a test's build replaces; `exec` cannot be used because of the summary below.
 # shellcheck disable=SC2086
 "$target/debug/local-stack" exec --bound-secs "$bound" -- cargo test $flags --workspace --no-fail-fast \
   "${arguments[@]}" 2>&1 | tee "$output" || status=$?
