@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use contracts::TraceParent;
 use contracts::orders::Customer;
 use serde_json::Value;
 use service::Problem;

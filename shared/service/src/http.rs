@@ -48,15 +48,14 @@ fn panicked(payload: Box<dyn Any + Send>) -> Response {
 }
 
 async fn in_span(mut request: Request, next: Next) -> Response {
-    let context = TraceContext::from_headers(request.headers()).child();
+    let context = TraceContext::of_request(request.headers());
     request.extensions_mut().insert(context);
     let method = request.method().clone();
     // The route, not the path: paths hold ids and would make every line a kind of its own.
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "(none)".to_owned());
     let probe = matches!(route.as_str(), "/livez" | "/readyz" | "/metrics");
-    let span =
-        tracing::info_span!("request", trace_id = context.trace_id(), %method, route, order_id = tracing::field::Empty);
+    let span = tracing::info_span!("request", trace_id = context.0.trace_id(), %method, route, order_id = tracing::field::Empty);
     let started = std::time::Instant::now();
     async move {
         let mut response = next.run(request).await;
@@ -65,7 +64,7 @@ async fn in_span(mut request: Request, next: Next) -> Response {
             500.. if !probe => tracing::warn!(status, ms, "answered"),
             _ => tracing::debug!(status, ms, "answered"),
         }
-        if let Ok(traceparent) = HeaderValue::from_str(&context.traceparent()) {
+        if let Ok(traceparent) = HeaderValue::from_str(&context.0.to_string()) {
             response.headers_mut().entry("traceparent").or_insert(traceparent);
         }
         response

@@ -9,6 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Request, Response, StatusCode};
 use axum::routing::{get, post};
+use contracts::TraceParent;
 use serde::Deserialize;
 use service::http::{app, probe, serve_with_grace};
 use service::problem::{Problem, ValidJson, ValidPath, ValidQuery};
@@ -34,7 +35,7 @@ fn routes() -> Router {
         .route("/lines/{id}", get(async |ValidPath(id): ValidPath<u64>| id.to_string()))
         .route("/pages", get(async |ValidQuery(page): ValidQuery<Page>| page.limit.unwrap_or(20).to_string()))
         .route("/panics", get(async || -> String { panic!("secret inside") }))
-        .route("/trace", get(async |trace: TraceContext| trace.traceparent()))
+        .route("/trace", get(async |trace: TraceContext| trace.0.to_string()))
         .layer(DefaultBodyLimit::max(1024)))
 }
 
@@ -112,14 +113,14 @@ async fn a_panic_is_a_problem_that_says_nothing_of_the_inside() -> Result<()> {
 
 #[tokio::test]
 async fn a_request_continues_its_caller_s_trace() -> Result<()> {
-    let caller = TraceContext::new_root();
-    let request = Request::get("/trace").header("traceparent", caller.traceparent());
+    let caller = TraceParent::new_root();
+    let request = Request::get("/trace").header("traceparent", caller.to_string());
     let response = send(request.body(Body::empty())?).await?;
     let answered = response.headers()["traceparent"].to_str()?.to_owned();
     let seen = String::from_utf8(to_bytes(response.into_body(), 1024).await?.into())?;
     assert_eq!(answered, seen);
-    assert_ne!(seen, caller.traceparent());
-    assert_eq!(seen.parse::<TraceContext>()?.trace_id(), caller.trace_id());
+    assert_ne!(seen, caller.to_string());
+    assert_eq!(seen.parse::<TraceParent>()?.trace_id(), caller.trace_id());
     Ok(())
 }
 
