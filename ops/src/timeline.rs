@@ -85,7 +85,7 @@ pub fn under_way(order: &Order) -> Vec<String> {
         waiting.push("payment".to_owned());
     }
     match &*steps.capture.status {
-        "pending" | "waiting" => waiting.push("capture".to_owned()),
+        "pending" => waiting.push("capture".to_owned()),
         "void_pending" => waiting.push("void".to_owned()),
         "refund_pending" => waiting.push("refund".to_owned()),
         _ => {}
@@ -93,7 +93,7 @@ pub fn under_way(order: &Order) -> Vec<String> {
     if steps.stock.status == "pending" || (cancelled && steps.stock.status == "reserved") {
         waiting.push(if cancelled { "stock release" } else { "stock" }.to_owned());
     }
-    let mails = steps.notifications.iter().filter(|mail| matches!(&*mail.status, "pending" | "waiting"));
+    let mails = steps.notifications.iter().filter(|mail| mail.status == "pending");
     waiting.extend(mails.map(|mail| format!("mail {}", mail.template.replace('_', " "))));
     waiting
 }
