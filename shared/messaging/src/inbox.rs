@@ -55,6 +55,17 @@ pub struct Claimed {
     pub now: Option<Timestamp>,
 }
 
+/// Which of the events that the inbox knows a claim may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// None: this is the event's first coming, or a copy of it.
+    Nothing,
+    /// What is held, retrying or dead after fewer attempts: the event comes back on purpose.
+    Comeback,
+    /// What is held: the event comes from `held_events`, where it waited with this attempt before it.
+    Held,
+}
+
 /// A claim: an event and the attempt that is about to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
@@ -62,8 +73,8 @@ pub struct Claim {
     pub identity: Identity,
     /// The attempt, from 1.
     pub attempt: u16,
-    /// Whether it may claim an event that is known.
-    pub comeback: bool,
+    /// Which known event it may take.
+    pub takes: Takes,
 }
 
 const CLAIM_NEW: &str = "insert into processed_events (day, event_id, outcome, attempt) \
@@ -76,17 +87,25 @@ const CLAIM_COMEBACK: &str = "insert into processed_events as p (day, event_id, 
      where p.outcome in ('held', 'retrying', 'dead') and p.attempt < excluded.attempt \
      returning event_id, clock_timestamp()";
 
+const CLAIM_HELD: &str = "insert into processed_events as p (day, event_id, outcome, attempt) \
+     select d, e, 'done', a from unnest($1::date[], $2::uuid[], $3::smallint[]) as c (d, e, a) order by d, e \
+     on conflict (day, event_id) do update set outcome = 'done', attempt = excluded.attempt \
+     where p.outcome = 'held' and p.attempt <= excluded.attempt \
+     returning event_id, clock_timestamp()";
+
 /// Claims events; a batch names each event once. Inbox rows come first in the lock order, sorted.
 pub async fn claim(db: &mut PgConnection, claims: &[Claim]) -> Result<Claimed, Failure> {
     let mut claimed = Claimed { ours: HashSet::with_capacity(claims.len()), now: None };
-    for (comeback, statement) in [(false, CLAIM_NEW), (true, CLAIM_COMEBACK)] {
-        let chosen: Vec<&Claim> = claims.iter().filter(|claim| claim.comeback == comeback).collect();
+    for (takes, statement) in
+        [(Takes::Nothing, CLAIM_NEW), (Takes::Comeback, CLAIM_COMEBACK), (Takes::Held, CLAIM_HELD)]
+    {
+        let chosen: Vec<&Claim> = claims.iter().filter(|claim| claim.takes == takes).collect();
         if chosen.is_empty() {
             continue;
         }
         let (days, ids) = columns(chosen.iter().map(|claim| claim.identity));
         let mut query = sqlx::query(statement).bind(days).bind(ids);
-        if comeback {
+        if takes != Takes::Nothing {
             let attempts: Vec<i16> = chosen.iter().map(|claim| small(claim.attempt)).collect();
             query = query.bind(attempts);
         }

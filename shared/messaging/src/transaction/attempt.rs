@@ -13,7 +13,7 @@ use crate::arrival::{Arrival, Body, names};
 use crate::blocked::{self, Block, Held, OrderKey, State};
 use crate::failure::{Failure, FailureKind, Reason};
 use crate::handler::{Batch, Failed, Fate, Handler, Item};
-use crate::inbox::{self, Claim, Outcome};
+use crate::inbox::{self, Claim, Outcome, Takes};
 use crate::outbox::Outgoing;
 use crate::retry::{self, Verdict};
 use crate::settings::AfterDeadLetter;
@@ -270,11 +270,9 @@ impl<H: Handler> Transactor<H> {
                 format!("{longest} events are held behind one key (held_per_key {})", self.settings.held_per_key);
             return Err(Undone::Failed(Failure::outage("messaging.held_events_full", message)));
         }
-        // The attempt was not made.
-        let outcomes: Vec<_> = arrivals
-            .iter()
-            .map(|arrival| (arrival.identity, Outcome::Held, arrival.attempt.saturating_sub(1)))
-            .collect();
+        // With the attempt that is to be made once it is released: another copy of this record is then a duplicate.
+        let outcomes: Vec<_> =
+            arrivals.iter().map(|arrival| (arrival.identity, Outcome::Held, arrival.attempt)).collect();
         inbox::record(db, &outcomes).await?;
         Ok(())
     }
@@ -282,7 +280,8 @@ impl<H: Handler> Transactor<H> {
 
 /// The claim that a record makes.
 pub(super) fn claim_of<E>(arrival: &Arrival<E>) -> Claim {
-    Claim { identity: arrival.identity, attempt: arrival.attempt, comeback: arrival.comeback }
+    let takes = if arrival.comeback { Takes::Comeback } else { Takes::Nothing };
+    Claim { identity: arrival.identity, attempt: arrival.attempt, takes }
 }
 
 /// The key under which order is kept, owned.

@@ -16,7 +16,7 @@ use crate::arrival::Arrival;
 use crate::blocked::{self, OrderKey, State};
 use crate::failure::{Failure, FailureKind};
 use crate::handler::{Handler, Item};
-use crate::inbox;
+use crate::inbox::{self, Claim, Takes};
 use crate::machine::RecordId;
 use crate::outbox::Outgoing;
 use crate::record::Record;
@@ -109,7 +109,8 @@ impl<H: Handler> Transactor<H> {
         let good = whole.iter().position(|(_, task)| failing(task).is_some()).unwrap_or(whole.len());
         let chunk = &whole[..good.max(1).min(whole.len())];
 
-        let claims: Vec<_> = chunk.iter().map(|(_, task)| claim_of(&task.arrival)).collect();
+        let claims: Vec<Claim> =
+            chunk.iter().map(|(_, task)| Claim { takes: Takes::Held, ..claim_of(&task.arrival) }).collect();
         let claimed = inbox::claim(&mut tx, &claims).await?;
         let blocks = blocked::lock_for_release(&mut tx, std::slice::from_ref(&held.key)).await?;
         if blocks.get(&held.key).is_none_or(|block| block.state != State::Draining) {

@@ -208,6 +208,12 @@ impl Database {
         }
     }
 
+    /// Whether a held copy's claim would bring its event.
+    pub fn held_claimable(&self, record: &Record) -> bool {
+        let known = record.event().and_then(|event| self.inbox.get(&event));
+        known.is_none_or(|(outcome, attempt)| *outcome == Outcome::Held && *attempt <= record.attempt)
+    }
+
     /// Applies an event: once, and after all earlier ones of its key (I8), unless those are dead letters that were
     /// passed by.
     pub fn apply(&mut self, event: EventNo, attempt: u16) {
@@ -281,12 +287,15 @@ impl Database {
         self.held.iter().filter(|(_, held)| held.key == key).take(limit).map(|(id, held)| (*id, *held)).collect()
     }
 
-    /// Holds an event. The attempt was not made.
+    /// Holds an event, with the attempt that is to be made once it is released.
     pub fn hold(&mut self, record: &Record, event: EventNo, key: OrderKey) {
+        if self.held.values().any(|held| held.record.event() == Some(event)) {
+            self.violations.push(format!("I9: event {event} is held twice"));
+        }
         let id = self.id();
         let copy = Record { due_ms: None, comeback: true, ..*record };
         self.held.insert(id, Held { key, record: copy });
-        self.inbox.insert(event, (Outcome::Held, record.attempt.saturating_sub(1)));
+        self.inbox.insert(event, (Outcome::Held, record.attempt));
     }
 
     /// Frees a key, or has its held events released step by step.

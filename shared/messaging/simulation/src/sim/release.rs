@@ -48,7 +48,8 @@ impl Database {
             saw.saw(Seen::StaleStep);
             return Err(Undone::Early);
         }
-        let ours: Vec<&Task> = chunk.iter().map(|(_, task)| task).filter(|task| self.claimable(&task.record)).collect();
+        let ours: Vec<&Task> =
+            chunk.iter().map(|(_, task)| task).filter(|task| self.held_claimable(&task.record)).collect();
         let mut stopped = false;
         match ours.as_slice() {
             [only] if failing(self, only).is_some() => {

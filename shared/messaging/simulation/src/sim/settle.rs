@@ -59,24 +59,23 @@ impl World {
     /// One fault.
     pub fn fault(&mut self, number: usize) {
         match self.rng.below(20) {
-            0..2 => {
-                self.db.up = !self.db.up;
+            0 => {
+                self.db.up = false;
                 self.saw.saw(Seen::DatabaseOutage);
             }
-            2..4 => self.db.up = true,
-            4..7 => {
-                let (gateway, seen) = if self.rng.percent(50) {
-                    (Gateway::Refusing, Seen::GatewayRefuses)
-                } else {
-                    (Gateway::Erring, Seen::GatewayErrs)
-                };
-                self.gateway = gateway;
-                self.saw.saw(seen);
+            1..5 => self.db.up = true,
+            5 => {
+                self.gateway = Gateway::Refusing;
+                self.saw.saw(Seen::GatewayRefuses);
             }
-            7..11 => self.gateway = Gateway::Up,
-            11..13 => self.crash(number),
-            13 => self.lose(number),
-            14 => self.recover(number),
+            6 => {
+                self.gateway = Gateway::Erring;
+                self.saw.saw(Seen::GatewayErrs);
+            }
+            7..10 => self.gateway = Gateway::Up,
+            10 => self.crash(number),
+            11..13 => self.lose(number),
+            13..15 => self.recover(number),
             15 => self.drain(number),
             16..18 => self.jump(number),
             _ => self.redrive(),

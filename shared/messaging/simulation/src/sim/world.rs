@@ -13,7 +13,7 @@ pub const FETCH: usize = 5;
 /// The most messages from the polling thread that wait.
 pub const TOLD: usize = 6;
 /// Random steps before everything is healed and settles.
-pub const STEPS: usize = 400;
+pub const STEPS: usize = 800;
 
 /// The world.
 #[derive(Debug)]
@@ -88,18 +88,33 @@ impl World {
     pub fn random_step(&mut self) {
         let number = self.rng.below(self.instances.len());
         match self.rng.below(100) {
-            0..13 => self.produce(),
-            13..15 => self.publish_twice(),
-            15..29 => self.fetch(number),
-            29..43 => self.hear(number),
-            43..68 => self.work(number),
-            68..76 => self.relay(),
-            76..84 => self.pass_time(),
+            0..12 => self.produce(),
+            12..14 => self.publish_twice(),
+            14..27 => {
+                let number = self.one_that(|world, number| !world.fetchable(number).is_empty());
+                self.fetch(number);
+            }
+            27..40 => {
+                let number = self.one_that(|world, number| !world.instances[number].told.is_empty());
+                self.hear(number);
+            }
+            40..70 => {
+                let number = self.one_that(|world, number| !world.instances[number].jobs.is_empty());
+                self.work(number);
+            }
+            70..77 => self.relay(),
+            77..84 => self.pass_time(),
             84..87 => self.commit(number),
-            87..91 => self.assign(),
-            91..94 => self.rebalance(number),
+            87..92 => self.assign(),
+            92..95 => self.rebalance(number),
             _ => self.fault(number),
         }
+    }
+
+    /// An instance of which this holds; any where it holds of none.
+    fn one_that(&mut self, holds: impl Fn(&Self, usize) -> bool) -> usize {
+        let those: Vec<usize> = (0..self.instances.len()).filter(|number| holds(self, *number)).collect();
+        self.rng.pick(&those).unwrap_or(0)
     }
 
     /// Says what happens, where a seed is replayed.
@@ -230,7 +245,7 @@ impl World {
     pub fn relay(&mut self) {
         let count = 1 + self.rng.below(4);
         let rows: Vec<(u64, Row)> = self.db.outbox.iter().take(count).map(|(id, row)| (*id, *row)).collect();
-        let deleted = !self.faults || !self.rng.percent(10);
+        let deleted = !self.faults || !self.rng.percent(20);
         for (id, row) in rows {
             self.tell(|| format!("relay publishes {row:?}"));
             match row {
