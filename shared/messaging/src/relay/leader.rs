@@ -82,13 +82,15 @@ impl Relay {
         }
         // The leader queries once a BEAT. A session that has not for so long belongs to a process that is stopped or
         // cut off: ending it frees the lock. If it wakes up it can only publish again what the inbox knows.
+        // Materialized: as one more condition of the join, the planner would try the ending on every session there is.
         let replaced: Vec<i32> = sqlx::query_scalar(
-            "select a.pid from pg_locks l join pg_stat_activity a on a.pid = l.pid \
-             where l.locktype = 'advisory' and l.granted \
-             and l.database = (select oid from pg_database where datname = current_database()) \
-             and l.classid::bigint = ($1::bigint >> 32) and l.objid::bigint = ($1::bigint & 4294967295) \
-             and a.state_change < clock_timestamp() - make_interval(secs => $2) \
-             and pg_terminate_backend(a.pid)",
+            "with silent as materialized ( \
+                 select a.pid from pg_locks l join pg_stat_activity a on a.pid = l.pid \
+                 where l.locktype = 'advisory' and l.granted \
+                 and l.database = (select oid from pg_database where datname = current_database()) \
+                 and l.classid::bigint = ($1::bigint >> 32) and l.objid::bigint = ($1::bigint & 4294967295) \
+                 and a.state_change < clock_timestamp() - make_interval(secs => $2) \
+             ) select pid from silent where pg_terminate_backend(pid)",
         )
         .bind(LOCK)
         .bind(DEAD_AFTER_SECONDS)
