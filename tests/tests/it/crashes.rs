@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use contracts::OrderId;
+use sqlx::PgConnection;
 use system_tests::{BOUND, Load, NewOrder, Service, Settings, Suite};
 use testkit::{Record, eventually};
 
@@ -126,19 +127,17 @@ async fn killed_before_its_delete(suite: &mut Suite, service: Service, order: &N
     let mut leader = suite.database(service).acquire().await?.detach();
     sqlx::query("select pg_advisory_lock($1)").bind(RELAY_LOCK).execute(&mut leader).await?;
     suite.restart(service, 0).await?;
-    suite.wait_ready().await?;
+    while_leading(&mut leader, suite.wait_ready()).await?;
     let order = suite.place(order).await?;
     let key = order.to_string().into_bytes();
     let mut holder = suite.database(service).begin().await?;
-    eventually("the event is in the outbox", BOUND, async || {
-        // A leader that does not query is taken for dead.
-        sqlx::query("select 1").execute(&mut leader).await?;
+    let locked = eventually("the event is in the outbox", BOUND, async || {
         let rows =
             sqlx::query("select from outbox where key = $1 for update").bind(&key).fetch_all(&mut *holder).await?;
         ensure!(!rows.is_empty(), "it is not");
         Ok(())
-    })
-    .await?;
+    });
+    while_leading(&mut leader, locked).await?;
     sqlx::query("select pg_advisory_unlock($1)").bind(RELAY_LOCK).execute(&mut leader).await?;
     first_record(suite, service.emits(), order).await?;
     suite.kill9(service, 0).await?;
@@ -158,6 +157,17 @@ async fn killed_before_its_delete(suite: &mut Suite, service: Service, order: &N
     suite.restart(service, 0).await?;
     suite.wait_ready().await?;
     Ok(order)
+}
+
+/// Waits, and shows every second that the relay's leader is alive: one that does not query is replaced.
+async fn while_leading(leader: &mut PgConnection, work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::pin!(work);
+    loop {
+        match tokio::time::timeout(Duration::from_secs(1), &mut work).await {
+            Ok(done) => return done,
+            Err(_) => sqlx::query("select 1").execute(&mut *leader).await?,
+        };
+    }
 }
 
 /// Orders of every kind.
