@@ -6,6 +6,7 @@ mod calls;
 mod effects;
 mod failures;
 mod identities;
+mod inbox;
 mod order_per_key;
 mod relay;
 mod rig;
