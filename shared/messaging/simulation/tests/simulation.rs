@@ -5,7 +5,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use simulation::sim::{Coverage, run};
+use simulation::sim::coverage::Coverage;
+use simulation::sim::world::run;
 
 const SEEDS: u64 = 10_000;
 

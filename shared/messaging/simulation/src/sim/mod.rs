@@ -11,6 +11,3 @@ pub mod rng;
 pub mod settle;
 pub mod work;
 pub mod world;
-
-pub use coverage::Coverage;
-pub use world::{Report, World, run};
