@@ -122,3 +122,34 @@ async fn rows_written_while_the_broker_is_away_are_published_when_it_is_back() -
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_a_sign_of_life_is_replaced_and_nobody_else_is_harmed() -> Result<()> {
+    let rig = Rig::new(&[]).await?;
+    let mut bystander = rig.db.pool.acquire().await?;
+    let session: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *bystander).await?;
+    // A leader that is stopped: its session holds the lock and asks nothing any more.
+    let mut stopped = rig.db.pool.acquire().await?;
+    let locked: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
+        .bind(0x6f75_7462_6f78_i64)
+        .fetch_one(&mut *stopped)
+        .await?;
+    ensure!(locked, "the lock was free");
+    let relay = Relay::new(rig.db.pool.clone(), rig.settings.clone(), Wake::default());
+    let (status, stop, mut tasks) = (relay.status(), CancellationToken::new(), JoinSet::new());
+    tasks.spawn(relay.start(stop.clone()));
+    eventually("the standby leads", BOUND, async || {
+        ensure!(status.is_leading(), "not yet");
+        Ok(())
+    })
+    .await?;
+    let gone = sqlx::query("select 1").execute(&mut *stopped).await;
+    ensure!(gone.is_err(), "the stopped leader's session was ended");
+    let same: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *bystander).await?;
+    assert_eq!(same, session, "a session that holds no lock is left alone");
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
