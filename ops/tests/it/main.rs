@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod dlt;
+mod docs;
 mod orders;
 mod topics;
 
