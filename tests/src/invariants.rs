@@ -234,3 +234,6 @@ impl Suite {
         bail!("{} violations:\n  {}", violations.len(), lines.join("\n  "))
     }
 }
+
+#[cfg(test)]
+mod tests;
