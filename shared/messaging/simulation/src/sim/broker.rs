@@ -108,9 +108,9 @@ pub struct Broker {
     pub owners: BTreeMap<Tp, Option<usize>>,
 }
 
-impl Broker {
+impl Default for Broker {
     /// Empty topics that nobody owns.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let tps = (0..PARTITIONS).flat_map(|partition| (0..TOPICS).map(move |topic| Tp { partition, topic }));
         Self {
             logs: tps.clone().map(|tp| (tp, Log::default())).collect(),
@@ -118,7 +118,9 @@ impl Broker {
             owners: tps.map(|tp| (tp, None)).collect(),
         }
     }
+}
 
+impl Broker {
     /// Appends a record to the partition of its key, sometimes behind a gap. True where there was one.
     pub fn append(&mut self, rng: &mut Rng, topic: u16, mut record: Record, finished: bool) -> bool {
         let partition = match record.key {

@@ -11,6 +11,9 @@ use crate::machine::{Input, Tp};
 /// More steps than any run needs to settle.
 const MAX_STEPS: usize = 40_000;
 
+/// Something that can be done, with an instance where it is one that does it.
+type Act = fn(&mut World, usize);
+
 impl World {
     /// The group takes partitions from a member, or the bound for giving them away passes.
     pub fn rebalance(&mut self, number: usize) {
@@ -196,7 +199,7 @@ impl World {
 
     /// Something that can be done now, chosen at random. False where there is nothing.
     fn act(&mut self) -> bool {
-        let mut acts: Vec<(fn(&mut Self, usize), usize)> = Vec::new();
+        let mut acts: Vec<(Act, usize)> = Vec::new();
         for (number, instance) in self.instances.iter().enumerate() {
             if instance.drained {
                 acts.push((|world, number| world.leave(number), number));

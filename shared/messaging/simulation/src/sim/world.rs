@@ -79,7 +79,7 @@ impl World {
             breaker: BreakerSettings { window_ms: 2_000, min_calls: 4, failure_share: 0.5, open_ms: (50, 800) },
         };
         let instances = (0..1 + rng.below(3)).map(|_| Instance::new(&limits)).collect();
-        let (db, broker) = (Database::new(mode), Broker::new());
+        let (db, broker) = (Database::new(mode), Broker::default());
         let saw = Coverage::default();
         Self { rng, db, broker, gateway: Gateway::Up, instances, limits, saw, trace, faults: true }
     }
