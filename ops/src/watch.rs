@@ -45,12 +45,10 @@ pub struct Follow {
     pub json: bool,
 }
 
-/// How an order can end.
+/// How an order can end. (Documented variants would double the length of the help.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Outcome {
-    /// Paid for and reserved.
     Confirmed,
-    /// Off, and compensated.
     Cancelled,
 }
 

@@ -4,6 +4,7 @@
 mod dlt;
 mod docs;
 mod orders;
+mod process;
 mod topics;
 
 use std::io::{self, Write};
