@@ -1,5 +1,6 @@
 //! The service in this process, on a database, topics and a port of one test's own.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -217,11 +218,20 @@ impl TestApp {
         Ok(())
     }
 
+    /// The events of a topic: a record that was published again counts once.
+    pub async fn all_records(&self, topic: &str) -> Result<Vec<Record>> {
+        let name = self.topics.as_ref().context("with Kafka")?.name(topic);
+        let mut records = consume_all(Cluster::shared().await?.bootstrap(), &name).await?;
+        let mut seen = HashSet::new();
+        records.retain(|record| record.header("ce_id").is_none_or(|id| seen.insert(id.to_owned())));
+        Ok(records)
+    }
+
     /// The records of a topic that concern this order.
     pub async fn records(&self, topic: &str, id: OrderId) -> Result<Vec<Record>> {
-        let name = self.topics.as_ref().context("with Kafka")?.name(topic);
-        let all = consume_all(Cluster::shared().await?.bootstrap(), &name).await?;
-        Ok(all.into_iter().filter(|record| record.key.as_deref() == Some(id.to_string().as_bytes())).collect())
+        let mut records = self.all_records(topic).await?;
+        records.retain(|record| record.key.as_deref() == Some(id.to_string().as_bytes()));
+        Ok(records)
     }
 
     /// The types of the events on `orders` that concern this order, once there are so many.
