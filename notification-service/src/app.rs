@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use axum::Router;
 use contracts::topics;
 use service::cli::Start;
+use service::config::ConfigError;
 use service::{MessagingConfig, Runtime};
 use tokio::net::TcpListener;
 
@@ -32,7 +33,8 @@ impl App {
         let Start { service, own, pool, shutdown } = start;
         let settings = messaging.settings(NAME, &service)?;
         own.validate(&settings)?;
-        let templates = own.template_dir.as_deref().map_or_else(Templates::built_in, Templates::with_folder)?;
+        let templates = own.template_dir.as_deref().map_or_else(Templates::built_in, Templates::with_folder);
+        let templates = templates.map_err(|e| refused("TEMPLATE_DIR", &e))?;
         let rules = Rules {
             templates,
             sender: own.sender()?,
@@ -51,7 +53,7 @@ impl App {
                 runtime.consume(NotificationHandler::new(transport, rules, pool.clone()), &[topics::ORDERS]);
             }
             Outlet::Smtp(url) => {
-                let transport = SmtpTransport::new(url, own.smtp_timeout())?;
+                let transport = SmtpTransport::new(url, own.smtp_timeout()).map_err(|e| refused("SMTP_URL", &e))?;
                 runtime.consume(NotificationHandler::new(transport, rules, pool.clone()), &[topics::ORDERS]);
             }
         }
@@ -71,4 +73,8 @@ impl App {
         tracing::info!(addr = %self.addr, "{NAME} listens");
         self.runtime.run(self.listener, self.routes).await
     }
+}
+
+fn refused(variable: &str, reason: &dyn std::fmt::Display) -> ConfigError {
+    ConfigError::Invalid { variable: variable.to_owned(), reason: reason.to_string() }
 }

@@ -18,7 +18,7 @@ use messaging::{Item, Record, Settings, inbox};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use sqlx::{PgPool, Row as _};
+use sqlx::{Connection as _, PgConnection, PgPool, Row as _};
 use testkit::{Cluster, TestDatabase};
 use tokio::task::JoinSet;
 
@@ -239,5 +239,10 @@ async fn lanes_side_by_side_on_hot_skus_neither_oversell_nor_deadlock() -> Resul
         assert_eq!(reserved + sold, held, "{sku}");
     }
     assert_eq!(effects.reservations.len(), 480);
+    // A deadlock would be restarted and so leave no other trace. Backends report it when they end at the latest.
+    shop.database.pool.close().await;
+    let mut connection = PgConnection::connect(&shop.database.url).await?;
+    let counted = "select deadlocks from pg_stat_database where datname = current_database()";
+    assert_eq!(sqlx::query_scalar::<_, i64>(counted).fetch_one(&mut connection).await?, 0);
     Ok(())
 }

@@ -3,11 +3,10 @@
 //! A file appears whole or not at all, and never replaces another: like a mailbox, the folder shows a mail that was sent
 //! twice as two files. It is not flushed to the disk by itself; it survives a process, not a power cut.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use messaging::Failure;
-use tokio::fs;
 use uuid::Uuid;
 
 use super::MailTransport;
@@ -25,16 +24,16 @@ pub struct FolderTransport {
 impl FolderTransport {
     /// Mails go into `folder`, which is made where it is missing.
     pub fn create(folder: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
+        fs::create_dir_all(folder)?;
         Ok(Self { folder: folder.to_owned() })
     }
 
-    async fn write(&self, letter: &Letter) -> io::Result<()> {
+    fn write(&self, letter: &Letter) -> io::Result<()> {
         let draft = self.folder.join(format!(".{}.draft", Uuid::new_v4()));
-        fs::write(&draft, &letter.bytes).await?;
-        let linked = self.link(&draft, letter).await;
+        fs::write(&draft, &letter.bytes)?;
+        let linked = self.link(&draft, letter);
         // The draft is another name of the mail by now, or the mail is not there.
-        let removed = fs::remove_file(&draft).await;
+        let removed = fs::remove_file(&draft);
         linked?;
         if let Err(error) = removed {
             tracing::warn!(%error, "a draft was left behind");
@@ -43,9 +42,9 @@ impl FolderTransport {
     }
 
     /// A link and not a rename: a link refuses to replace a file.
-    async fn link(&self, draft: &Path, letter: &Letter) -> io::Result<()> {
+    fn link(&self, draft: &Path, letter: &Letter) -> io::Result<()> {
         for copy in 1..=MAX_COPIES {
-            match fs::hard_link(draft, self.folder.join(file_name(letter, copy))).await {
+            match fs::hard_link(draft, self.folder.join(file_name(letter, copy))) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 linked => return linked,
             }
@@ -64,7 +63,9 @@ fn file_name(letter: &Letter, copy: u32) -> String {
 
 impl MailTransport for FolderTransport {
     async fn send(&self, letter: &Letter) -> Result<(), Failure> {
+        let (transport, letter) = (self.clone(), letter.clone());
+        let written = tokio::task::spawn_blocking(move || transport.write(&letter)).await;
         // Whatever it is (full, read-only, gone), it concerns every mail.
-        self.write(letter).await.map_err(|error| Failure::outage("folder.io", error))
+        written.map_err(io::Error::other).flatten().map_err(|error| Failure::outage("folder.io", error))
     }
 }

@@ -48,9 +48,9 @@ pub struct SmtpTransport {
     timeout: Duration,
 }
 
-/// Why an address is none of a mail server. It never repeats the address: that may hold a password.
+/// Why a URL is none of a mail server. It never repeats the URL: that may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("SMTP_URL can't be used: {0}")]
+#[error("{0}")]
 pub struct InvalidUrl(&'static str);
 
 impl SmtpTransport {
@@ -192,7 +192,7 @@ mod tests {
             "smtps://x:hunter2@h?tls=no",
         ] {
             let complaint = parsed(bad).err().unwrap_or_else(|| panic!("{bad} was accepted"));
-            assert!(complaint.starts_with("SMTP_URL can't be used: ") && !complaint.contains("hunter2"), "{complaint}");
+            assert!(complaint.starts_with("it ") && !complaint.contains("hunter2"), "{complaint}");
         }
     }
 }
