@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use contracts::OrderId;
@@ -215,24 +216,24 @@ impl Suite {
     pub async fn check(&self, orders: &[OrderId]) -> Result<Facts> {
         eventually(format!("every invariant holds for {} orders", orders.len()), BOUND, async || {
             let mut facts = Facts::read(self, orders).await?;
-            self.hold(of_databases(&facts)).await?;
+            hold(of_databases(&facts)).await?;
             facts.read_topics(self).await?;
-            self.hold(of_topics(&facts)).await?;
+            hold(of_topics(&facts)).await?;
             Ok(facts)
         })
         .await
     }
+}
 
-    async fn hold(&self, violations: Vec<Violation>) -> Result<()> {
-        const SHOWN: usize = 20;
-        if violations.is_empty() {
-            return Ok(());
-        }
-        // Reading everything is dear: not again at once.
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        let lines: Vec<String> = violations.iter().take(SHOWN).map(ToString::to_string).collect();
-        bail!("{} violations:\n  {}", violations.len(), lines.join("\n  "))
+async fn hold(violations: Vec<Violation>) -> Result<()> {
+    const SHOWN: usize = 20;
+    if violations.is_empty() {
+        return Ok(());
     }
+    // Reading everything is dear: not again at once.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let lines: Vec<String> = violations.iter().take(SHOWN).map(ToString::to_string).collect();
+    bail!("{} violations:\n  {}", violations.len(), lines.join("\n  "))
 }
 
 #[cfg(test)]

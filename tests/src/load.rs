@@ -1,12 +1,13 @@
 //! Orders that keep coming, whatever happens to the suite meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use contracts::OrderId;
 use testkit::eventually;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -14,37 +15,41 @@ use crate::client::{NewOrder, Reply};
 use crate::programs::Service;
 use crate::{BOUND, Suite};
 
-/// Clients that place an order every [`PACE`] until they are told to stop. Each order keeps its key until it is taken,
-/// so what a crash or an outage left in doubt is asked again.
+/// Clients that keep placing orders until they are told to stop. Each order keeps its key until it is taken, so what a
+/// crash or an outage left in doubt is asked again.
+///
+/// How many they may place is granted as the story goes on ([`Load::wait_for_more`]), with [`AHEAD`] more than it waits
+/// for: there is always something on its way, and never more than a slow machine can bear.
 #[derive(Debug)]
 pub struct Load {
     clients: JoinSet<Result<Vec<OrderId>>>,
-    stop: Arc<AtomicBool>,
+    granted: Arc<Semaphore>,
     taken: Arc<AtomicUsize>,
 }
 
-/// A client's pause between two orders: orders keep coming for as long as a story lasts, and are few all the same.
+/// A client's pause between two orders, so that they come all the time and not all at once.
 const PACE: Duration = Duration::from_millis(80);
 
-/// The most orders of one client.
-const MOST: usize = 300;
+/// How many orders more than waited for are granted.
+const AHEAD: usize = 15;
 
 impl Load {
     /// Starts clients that take their orders in turn from `kinds`.
     pub fn start(suite: &Suite, kinds: &[NewOrder], clients: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let granted = Arc::new(Semaphore::new(AHEAD));
         let taken = Arc::new(AtomicUsize::new(0));
         let urls: Arc<[String]> =
             (0..suite.instance_count()).map(|index| suite.url(Service::Order, index).to_owned()).collect();
         let mut set = JoinSet::new();
         for number in 0..clients {
             let client = Client { http: suite.http.clone(), urls: Arc::clone(&urls), number };
-            let (kinds, stop, taken) = (kinds.to_vec(), Arc::clone(&stop), Arc::clone(&taken));
+            let (kinds, granted, taken) = (kinds.to_vec(), Arc::clone(&granted), Arc::clone(&taken));
             set.spawn(async move {
                 let mut placed = Vec::new();
-                for kind in kinds.iter().cycle().skip(number).take(MOST) {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
+                for kind in kinds.iter().cycle().skip(number) {
+                    match granted.acquire().await {
+                        Ok(permit) => permit.forget(),
+                        Err(_) => break,
                     }
                     placed.push(client.place(kind).await?);
                     taken.fetch_add(1, Ordering::Relaxed);
@@ -53,12 +58,7 @@ impl Load {
                 Ok(placed)
             });
         }
-        Self { clients: set, stop, taken }
-    }
-
-    /// How many orders have been taken so far.
-    pub fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
+        Self { clients: set, granted, taken }
     }
 
     /// Waits until so many more orders have been taken.
@@ -66,10 +66,12 @@ impl Load {
     /// # Errors
     /// When they are not.
     pub async fn wait_for_more(&self, orders: usize) -> Result<()> {
-        let wanted = self.taken() + orders;
-        eventually(format!("{orders} more orders are taken"), BOUND, async || match self.taken() {
-            taken if taken >= wanted => Ok(()),
-            taken => bail!("{taken} of {wanted} are"),
+        let wanted = self.taken.load(Ordering::Relaxed) + orders;
+        self.granted.add_permits(orders + AHEAD);
+        eventually(format!("{orders} more orders are taken"), BOUND, async || {
+            let taken = self.taken.load(Ordering::Relaxed);
+            ensure!(taken >= wanted, "{taken} of {wanted} are");
+            Ok(())
         })
         .await
     }
@@ -79,7 +81,7 @@ impl Load {
     /// # Errors
     /// When an order was refused, or never taken.
     pub async fn finish(mut self) -> Result<Vec<OrderId>> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.granted.close();
         let mut orders = Vec::new();
         while let Some(client) = self.clients.join_next().await {
             orders.extend(client.context("a client panicked")??);

@@ -31,7 +31,8 @@ impl Default for Settings {
         Self {
             instances: 1,
             partitions: 2,
-            retry_delays_ms: vec![200, 400, 800],
+            // In all longer than the lease of a mail, which is twice SMTP_TIMEOUT_MS.
+            retry_delays_ms: vec![200, 400, 1_500, 3_000],
             gateway_timeout_ms: 1_500,
             session_timeout_ms: 2_000,
         }
@@ -111,7 +112,7 @@ impl Suite {
             ("INTENT_POLL_MS", "200".to_owned()),
             ("INTENT_RETRY_MS", "200".to_owned()),
             // And with it the lease of a mail that nobody is sending any more.
-            ("SMTP_TIMEOUT_MS", "500".to_owned()),
+            ("SMTP_TIMEOUT_MS", "1500".to_owned()),
             ("MAIL_DIR", self.mail_dir().display().to_string()),
         ];
         spawn(&self.folder, service.name(), index, environment.map(|(name, value)| (name.to_owned(), value)).to_vec())

@@ -6,6 +6,7 @@ use futures::future::try_join_all;
 use sqlx::Row as _;
 use system_tests::{BOUND, Load, NewOrder, Service, Settings, Suite};
 use testkit::eventually;
+use uuid::Uuid;
 
 use crate::crashes::kinds;
 use crate::outages::open;
@@ -42,10 +43,43 @@ fn of_two_instances_one_leaves_and_one_is_killed_and_nothing_is_lost_or_doubled(
 }
 
 #[test]
+fn instances_that_freeze_are_replaced_and_double_nothing_when_they_wake() -> Result<()> {
+    let settings = Settings { instances: 2, ..Settings::default() };
+    own_suite(&settings, async |suite| {
+        let sku = suite.new_product(1_000).await?;
+        let kinds = kinds(&sku);
+        let place =
+            async |suite: &Suite, instance: usize| {
+                try_join_all(kinds.iter().map(async |order| {
+                    suite.post_order(instance, &Uuid::now_v7().to_string(), order).await?.order_id()
+                }))
+                .await
+            };
+        let mut orders = place(suite, 0).await?;
+        for service in Service::ALL {
+            suite.pause(service, 0)?;
+        }
+        orders.extend(place(suite, 1).await?);
+        eventually("the others finish everything", BOUND, async || {
+            let open = open(suite, &orders).await?;
+            ensure!(open == 0, "{open} orders are open");
+            Ok(())
+        })
+        .await?;
+        for service in Service::ALL {
+            suite.resume(service, 0)?;
+        }
+        orders.extend(place(suite, 0).await?);
+        suite.check(&orders).await?;
+        Ok(())
+    })
+}
+
+#[test]
 fn a_service_that_is_asked_to_stop_leaves_nothing_to_redeliver() -> Result<()> {
     own_suite(&Settings::default(), async |suite| {
         let sku = suite.new_product(100_000).await?;
-        let load = Load::start(suite, &[NewOrder::of(&sku, 1)], 4);
+        let load = Load::start(suite, &[NewOrder::of(&sku, 1)], 3);
         let mut wrong = Vec::new();
         load.wait_for_more(20).await?;
         for service in [Service::Inventory, Service::Payment, Service::Notification, Service::Order] {
@@ -66,7 +100,7 @@ fn a_service_that_is_asked_to_stop_leaves_nothing_to_redeliver() -> Result<()> {
 async fn redelivered(suite: &Suite, service: Service) -> Result<Vec<String>> {
     let committed = suite.committed(service).await?;
     let known = sqlx::query("select event_id from processed_events").fetch_all(suite.database(service)).await?;
-    let known: Vec<uuid::Uuid> = known.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let known: Vec<Uuid> = known.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     let mut found = Vec::new();
     for &topic in service.consumes() {
         for record in suite.records(topic).await? {
@@ -102,7 +136,7 @@ fn orders_and_retries_that_are_pending_when_everything_is_killed_are_finished_af
 
 /// Retries that wait longer than it takes to stop everything.
 fn slow_retries() -> Settings {
-    Settings { retry_delays_ms: vec![3_000, 500, 500], ..Settings::default() }
+    Settings { retry_delays_ms: vec![3_000, 500, 500, 1_000], ..Settings::default() }
 }
 
 /// Orders on their way, some of which wait for a retry.
