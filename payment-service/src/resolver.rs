@@ -117,7 +117,8 @@ impl<G: PaymentGateway> Resolver<G> {
         let mut ledger = db::payments::lock(&mut tx, &[claimed.order_id.uuid()]).await?;
         let context = Context { now, origin: claimed.origin, rules: self.rules };
         let payment = ledger.get(claimed.order_id).cloned();
-        let Some(decision) = payment.and_then(|payment| domain::on_finding(payment, finding, &context)) else {
+        let Some(decision) = payment.and_then(|payment| domain::on_finding(payment, finding, claimed.since, &context))
+        else {
             return Ok(());
         };
         report(claimed, &decision.payment);

@@ -98,6 +98,8 @@ pub struct Claimed {
     pub state: IntentState,
     /// How often it was tried, this time included.
     pub attempts: u32,
+    /// Since when it is open, as it was claimed.
+    pub since: Timestamp,
     /// What to void or refund.
     pub authorization_id: Option<String>,
     /// What it goes back to.
@@ -112,7 +114,7 @@ pub async fn claim(db: impl PgExecutor<'_>, limit: usize, lease: Duration) -> Re
                       order by due_at limit $1 for update skip locked), \
               claimed as (update intents i set leased_until = now() + make_interval(secs => $2), attempts = attempts + 1 \
                           from due where i.order_id = due.order_id and i.kind = due.kind \
-                          returning i.order_id, i.kind, i.state, i.attempts, i.cause, i.traceparent) \
+                          returning i.order_id, i.kind, i.state, i.attempts, i.since, i.cause, i.traceparent) \
          select c.*, p.authorization_id from claimed c join payments p on p.order_id = c.order_id",
     )
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
@@ -126,6 +128,7 @@ pub async fn claim(db: impl PgExecutor<'_>, limit: usize, lease: Duration) -> Re
                 kind: kind(row)?,
                 state: state(row)?,
                 attempts: row.try_get::<i32, _>("attempts")?.unsigned_abs(),
+                since: row.try_get::<jiff_sqlx::Timestamp, _>("since")?.to_jiff(),
                 authorization_id: row.try_get("authorization_id")?,
                 origin: origin(row)?,
             })

@@ -25,7 +25,7 @@ pub fn on_failed_attempt(
 }
 
 fn authorization_in_doubt(mut payment: Payment, doubt: Doubt, context: &Context) -> Option<Payment> {
-    if payment.authorization_id.is_some() {
+    if payment.is_authorization_answered() {
         return None;
     }
     match payment.state {

@@ -141,11 +141,10 @@ pub(super) fn unwanted_authorization(payment: &mut Payment, answer: &AuthorizeAn
 }
 
 /// A `placed` that finds the order cancelled charges nothing. But it may have been called by a process that died before
-/// it could say so: its key is asked for, once the order is cancelled.
+/// it could say so: its key is asked for, once the order is cancelled, also where it was asked for before.
 fn came_late(payment: &mut Payment, context: &Context) {
-    let known = payment.authorization_id.is_some() || payment.intents.contains_key(&IntentKind::Authorize);
     let off = matches!(payment.state, State::Cancelled | State::CaptureFailed);
-    if off && !known {
+    if off && !payment.is_authorization_answered() {
         payment.doubt(IntentKind::Authorize, Doubt::Possible, context);
         if payment.state == State::Cancelled {
             payment.find_out(IntentKind::Authorize, context.rules.ask_delay, context);

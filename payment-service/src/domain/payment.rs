@@ -89,6 +89,12 @@ impl Payment {
         Self { order_id, state, amount, authorization_id: None, code: None, intents }
     }
 
+    /// Whether the key of the authorization has had its final answer, as far as the row still tells.
+    pub(super) fn is_authorization_answered(&self) -> bool {
+        let outcome = self.intents.get(&IntentKind::Authorize).and_then(|intent| intent.outcome);
+        self.authorization_id.is_some() || outcome == Some(Outcome::Declined)
+    }
+
     /// Closes an intent, where there is one that is open.
     pub(super) fn settle(&mut self, kind: IntentKind, outcome: Outcome) {
         if let Some(intent) = self.intents.get_mut(&kind).filter(|intent| intent.is_open()) {

@@ -1,16 +1,26 @@
 //! What the gateway's word makes of an intent.
 
 use contracts::payments::{PaymentEvent, PaymentRefunded, PaymentVoided};
+use jiff::Timestamp;
 
 use super::decide::{Decision, unwanted_authorization};
 use super::intent::{Doubt, IntentKind, IntentState, Outcome};
 use super::payment::{CaptureAnswer, Context, Finding, Payment, State, VoidAnswer};
 
 /// Settles an intent under the lock of the payment's row, or says when to ask again. `None` where somebody else settled
-/// it meanwhile: an intent is settled, and its event emitted, once (I12).
-pub fn on_finding(mut payment: Payment, finding: &Finding, context: &Context) -> Option<Decision> {
+/// it meanwhile: an intent is settled, and its event emitted, once (I12). `asked_since` is [`Intent::since`] as it was
+/// when the gateway was spoken to: a call that came into doubt after that is not what it spoke of.
+///
+/// [`Intent::since`]: super::Intent::since
+pub fn on_finding(
+    mut payment: Payment,
+    finding: &Finding,
+    asked_since: Timestamp,
+    context: &Context,
+) -> Option<Decision> {
     let intent = payment.intents.get(&finding.kind())?;
-    if !intent.state.is_actionable() {
+    let outdated = *finding == Finding::Authorize(None) && intent.since != asked_since;
+    if outdated || !intent.state.is_actionable() {
         return None;
     }
     let emitted = match finding {

@@ -10,9 +10,10 @@ use super::PaymentGateway;
 use crate::domain::{Authorization, AuthorizeAnswer, CaptureAnswer, IntentKind, VoidAnswer};
 
 /// What happens to a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Behaviour {
     /// It is answered.
+    #[default]
     Answer,
     /// It takes effect, but no answer comes.
     LoseAnswer,
@@ -79,7 +80,7 @@ struct Books {
 #[derive(Debug, Default)]
 pub struct FakeGateway {
     books: Mutex<Books>,
-    next: Mutex<VecDeque<Behaviour>>,
+    next: Mutex<Behaviour>,
     mood: Mood,
 }
 
@@ -93,14 +94,9 @@ impl FakeGateway {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the next call goes; without a word it is answered.
+    /// How calls go from now on.
     pub fn expect(&self, behaviour: Behaviour) {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner).push_back(behaviour);
-    }
-
-    /// From now on every call is answered.
-    pub fn heal(&self) {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
     }
 
     /// Every delayed call takes effect now.
@@ -153,8 +149,8 @@ impl FakeGateway {
     }
 
     fn post(&self, kind: IntentKind, order_id: OrderId) -> Result<Effect, Failure> {
-        let behaviour = self.next.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        match behaviour.unwrap_or(Behaviour::Answer) {
+        let behaviour = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        match behaviour {
             Behaviour::Answer => match self.effect(kind, order_id) {
                 Effect::Contradiction => Err(Failure::rejected("gateway.409", "contradiction")),
                 effect => Ok(effect),

@@ -14,29 +14,35 @@ use contracts::payments::PaymentEvent;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 
-use self::world::{Kind, Step, World};
+use self::world::{Afterwards, Kind, Step, World};
 use crate::domain::{IntentKind, IntentState, State};
 use crate::gateway::fake::{Behaviour, FakeGateway, Money, Mood};
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let behaviour = prop_oneof![
-        2 => Just(Behaviour::Answer),
+fn behaviours() -> impl Strategy<Value = Behaviour> {
+    prop_oneof![
+        6 => Just(Behaviour::Answer),
         2 => Just(Behaviour::LoseAnswer),
         2 => Just(Behaviour::Delay),
         1 => Just(Behaviour::Error),
         1 => Just(Behaviour::Throttle),
         1 => Just(Behaviour::Reject),
         1 => Just(Behaviour::Outage),
-    ];
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let event = || 0..4_usize;
+    let afterwards = prop_oneof![4 => Just(Afterwards::TriedAgain), 1 => Just(Afterwards::GivenUp)];
     let step = prop_oneof![
-        8 => (0..4_usize, prop::bool::weighted(0.2)).prop_map(|(event, give_up)| Step::Work { event, give_up }),
-        2 => (0..4_usize).prop_map(|event| Step::Crash { event }),
-        1 => (0..4_usize).prop_map(|event| Step::Redrive { event }),
-        4 => behaviour.prop_map(Step::Expect),
-        3 => Just(Step::Ask),
+        8 => (event(), behaviours(), afterwards)
+            .prop_map(|(event, behaviour, afterwards)| Step::Work { event, behaviour, afterwards }),
+        2 => (event(), behaviours()).prop_map(|(event, behaviour)| Step::Crash { event, behaviour }),
+        1 => event().prop_map(|event| Step::Redrive { event }),
+        3 => behaviours().prop_map(|behaviour| Step::Ask { behaviour }),
         3 => Just(Step::Record),
         1 => Just(Step::Land),
-        3 => (1..700_u64).prop_map(Step::Wait),
+        2 => (1..5_u64).prop_map(|seconds| Step::Wait { seconds }),
+        1 => (1..700_u64).prop_map(|seconds| Step::Wait { seconds }),
     ];
     prop::collection::vec(step, 0..60)
 }
@@ -85,8 +91,15 @@ fn run(kinds: &[Kind], gateway: FakeGateway, steps: &[Step]) -> World {
 }
 
 fn work(event: usize) -> Step {
-    Step::Work { event, give_up: false }
+    Step::Work { event, behaviour: Behaviour::Answer, afterwards: Afterwards::TriedAgain }
 }
+
+/// A call that fails like this, and its event is given up.
+fn give_up(event: usize, behaviour: Behaviour) -> [Step; 2] {
+    [Step::Work { event, behaviour, afterwards: Afterwards::GivenUp }, work(event)]
+}
+
+const ASK: Step = Step::Ask { behaviour: Behaviour::Answer };
 
 #[test]
 fn an_order_that_goes_well_is_authorized_and_captured() {
@@ -100,14 +113,13 @@ fn an_order_that_goes_well_is_authorized_and_captured() {
 #[test]
 fn a_lost_authorization_that_lands_after_the_cancellation_is_given_back() {
     let kinds = [Kind::Placed, Kind::Cancelled];
-    let lost = [Step::Expect(Behaviour::Delay), Step::Work { event: 0, give_up: true }];
-    let mut world = run(&kinds, FakeGateway::default(), &lost);
-    for step in [work(1), work(1), Step::Wait(10), Step::Ask, Step::Record] {
+    let mut world = run(&kinds, FakeGateway::default(), &give_up(0, Behaviour::Delay));
+    for step in [work(1), work(1), Step::Wait { seconds: 10 }, ASK, Step::Record] {
         world.take(step);
     }
     let open = |world: &World| world.payment.as_ref().map(|payment| payment.intents[&IntentKind::Authorize].state);
     assert_eq!(open(&world), Some(IntentState::Pending), "not knowing it proves nothing yet");
-    for step in [Step::Wait(600), Step::Ask, Step::Record] {
+    for step in [Step::Wait { seconds: 600 }, ASK, Step::Record] {
         world.take(step);
     }
     assert_eq!(open(&world), Some(IntentState::Stuck), "reported");
@@ -122,8 +134,8 @@ fn a_lost_capture_is_paid_back_or_prevented() {
     for (behaviour, money, state) in
         [(Behaviour::LoseAnswer, Money::Refunded, State::Refunded), (Behaviour::Error, Money::Voided, State::Voided)]
     {
-        let give_up = Step::Work { event: 1, give_up: true };
-        let steps = [work(0), work(0), Step::Expect(behaviour), give_up, work(2), work(2)];
+        let [called, recorded] = give_up(1, behaviour);
+        let steps = [work(0), work(0), called, recorded, work(2), work(2)];
         let mut world = run(&kinds, FakeGateway::default(), &steps);
         world.drain();
         assert_eq!(world.gateway.money(world.order_id), Some(money), "{behaviour:?}");

@@ -30,28 +30,36 @@ pub(super) enum Kind {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step {
-    /// The next step of an event: its call, or its transaction. A failed call is given up where told so.
-    Work { event: usize, give_up: bool },
+    /// The next step of an event: its call, which goes like this, or its transaction.
+    Work { event: usize, behaviour: Behaviour, afterwards: Afterwards },
     /// The process dies after the event's call, or before its commit.
-    Crash { event: usize },
+    Crash { event: usize, behaviour: Behaviour },
     /// A dead event comes back.
     Redrive { event: usize },
-    /// The next call goes like this.
-    Expect(Behaviour),
     /// The resolver speaks to the gateway about an intent that is due.
-    Ask,
+    Ask { behaviour: Behaviour },
     /// The resolver's oldest finding is decided.
     Record,
     /// The delayed calls arrive.
     Land,
     /// Time passes.
-    Wait(u64),
+    Wait { seconds: u64 },
+}
+
+/// What becomes of an event whose call failed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Afterwards {
+    TriedAgain,
+    GivenUp,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Stage {
+enum Stage {
     Waiting,
+    /// Called, not yet decided.
     Answered(Option<Answer>),
+    /// Called in vain, not yet recorded.
+    Failed(Failure, Afterwards),
     Done,
     Dead,
 }
@@ -61,7 +69,7 @@ pub(super) struct World {
     pub(super) order_id: OrderId,
     pub(super) payment: Option<Payment>,
     events: Vec<(OrderEvent, Stage)>,
-    findings: Vec<Finding>,
+    findings: Vec<(Finding, Timestamp)>,
     pub(super) emitted: Vec<PaymentEvent>,
     now: Timestamp,
 }
@@ -80,40 +88,43 @@ impl World {
     }
 
     pub(super) fn take(&mut self, step: Step) {
-        let index = |event: usize, world: &Self| event % world.events.len();
+        let count = self.events.len();
+        self.now += Duration::from_millis(1);
         match step {
-            Step::Work { event, give_up } => self.work(index(event, self), give_up),
-            Step::Crash { event } => self.crash(index(event, self)),
-            Step::Redrive { event } => self.redrive(index(event, self)),
-            Step::Expect(behaviour) => self.gateway.expect(behaviour),
-            Step::Ask => self.ask(),
+            Step::Work { event, behaviour, afterwards } => self.work(event % count, behaviour, afterwards),
+            Step::Crash { event, behaviour } => self.crash(event % count, behaviour),
+            Step::Redrive { event } => self.redrive(event % count),
+            Step::Ask { behaviour } => self.ask(behaviour),
             Step::Record => self.record(),
             Step::Land => self.gateway.land(),
-            Step::Wait(seconds) => self.now += Duration::from_secs(seconds),
+            Step::Wait { seconds } => self.now += Duration::from_secs(seconds),
         }
     }
 
-    fn call(&self, index: usize) -> Result<Option<Answer>, Failure> {
+    fn call(&self, index: usize, behaviour: Behaviour) -> Result<Option<Answer>, Failure> {
         let Some(plan) = domain::plan(self.payment.as_ref(), &self.events[index].0) else { return Ok(None) };
+        self.gateway.expect(behaviour);
         block_on(handlers::call(&self.gateway, &plan)).map(Some)
     }
 
-    fn work(&mut self, index: usize, give_up: bool) {
+    fn work(&mut self, index: usize, behaviour: Behaviour, afterwards: Afterwards) {
         match self.events[index].1.clone() {
-            Stage::Waiting => match self.call(index) {
-                Ok(answer) => self.events[index].1 = Stage::Answered(answer),
-                Err(failure) => self.failed(index, &failure, give_up),
-            },
+            Stage::Waiting => {
+                self.events[index].1 = match self.call(index, behaviour) {
+                    Ok(answer) => Stage::Answered(answer),
+                    Err(failure) => Stage::Failed(failure, afterwards),
+                }
+            }
             Stage::Answered(answer) => self.apply(index, answer.as_ref()),
+            Stage::Failed(failure, afterwards) => self.failed(index, &failure, afterwards),
             Stage::Done | Stage::Dead => {}
         }
     }
 
-    fn failed(&mut self, index: usize, failure: &Failure, give_up: bool) {
-        let permanent = matches!(failure.kind, FailureKind::Permanent(_));
-        if failure.kind != FailureKind::Outage && (give_up || permanent) {
-            self.events[index].1 = Stage::Dead;
-        }
+    fn failed(&mut self, index: usize, failure: &Failure, afterwards: Afterwards) {
+        let given_up = afterwards == Afterwards::GivenUp || matches!(failure.kind, FailureKind::Permanent(_));
+        let dead = given_up && failure.kind != FailureKind::Outage;
+        self.events[index].1 = if dead { Stage::Dead } else { Stage::Waiting };
         if let Some(doubt) = status::doubt(failure) {
             let context = self.context();
             let event = &self.events[index].0;
@@ -141,13 +152,16 @@ impl World {
     }
 
     /// What a dead process had sent arrives within the time that its successor waits before it asks.
-    fn crash(&mut self, index: usize) {
+    fn crash(&mut self, index: usize, behaviour: Behaviour) {
         match self.events[index].1 {
             Stage::Waiting => {
-                let _ = self.call(index);
+                let _ = self.call(index, behaviour);
                 self.gateway.land();
             }
-            Stage::Answered(_) => self.events[index].1 = Stage::Waiting,
+            Stage::Answered(_) | Stage::Failed(..) => {
+                self.events[index].1 = Stage::Waiting;
+                self.gateway.land();
+            }
             Stage::Done | Stage::Dead => {}
         }
     }
@@ -158,7 +172,7 @@ impl World {
         }
     }
 
-    fn ask(&mut self) {
+    fn ask(&mut self, behaviour: Behaviour) {
         let Some(payment) = &mut self.payment else { return };
         let now = self.now;
         let due = payment.intents.iter_mut().find(|(_, intent)| intent.due_at.is_some_and(|due_at| due_at <= now));
@@ -168,11 +182,13 @@ impl World {
             kind: *kind,
             state: intent.state,
             attempts: 1,
+            since: intent.since,
             authorization_id: payment.authorization_id.clone(),
             origin: intent.origin,
         };
+        self.gateway.expect(behaviour);
         match block_on(resolver::ask(&self.gateway, &claimed)) {
-            Ok(finding) => self.findings.push(finding),
+            Ok(finding) => self.findings.push((finding, claimed.since)),
             Err(failure) => {
                 if matches!(failure.kind, FailureKind::Permanent(_)) {
                     intent.state = IntentState::Stuck;
@@ -186,25 +202,24 @@ impl World {
         if self.findings.is_empty() {
             return;
         }
-        let finding = self.findings.remove(0);
+        let (finding, asked_since) = self.findings.remove(0);
         let Some(payment) = self.payment.clone() else { return };
-        if let Some(decision) = domain::on_finding(payment, &finding, &self.context()) {
+        if let Some(decision) = domain::on_finding(payment, &finding, asked_since, &self.context()) {
             self.keep(decision);
         }
     }
 
     /// The gateway recovers, every call arrives, every event that isn't dead is finished, every intent is settled.
     pub(super) fn drain(&mut self) {
-        self.gateway.heal();
         for index in 0..self.events.len() {
-            while matches!(self.events[index].1, Stage::Waiting | Stage::Answered(_)) {
-                self.work(index, false);
+            while !matches!(self.events[index].1, Stage::Done | Stage::Dead) {
+                self.work(index, Behaviour::Answer, Afterwards::TriedAgain);
             }
         }
         self.gateway.land();
         for _ in 0..20 {
             self.now += RULES.ask_bound;
-            self.ask();
+            self.ask(Behaviour::Answer);
             self.record();
         }
         while !self.findings.is_empty() {

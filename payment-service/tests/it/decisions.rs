@@ -135,8 +135,22 @@ async fn a_capture_answered_after_the_cancellation_is_paid_back() -> Result<()> 
     parts.run(&delivered(&order)).await?;
     let late = parts.prepare(&delivered(&confirmed(order.order_id))).await?;
     parts.run(&delivered(&cancelled(order.order_id))).await?;
-    // The void finds out that it comes too late, before or after the capture's own answer is decided.
-    assert_eq!(parts.resolver().settle_due().await?, 1);
+    parts.apply(&[&late]).await?;
+    assert_eq!(parts.resolver().settle_due().await?, 1, "the refund took the void's place");
+    assert_eq!(parts.state(order.order_id).await?, "refunded");
+    assert_eq!(parts.outbox().await?, ["payment.authorized.v1", "payment.refunded.v1"]);
+    assert_eq!((parts.effects(Kind::Void), parts.effects(Kind::Refund)), (0, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_void_that_comes_too_late_becomes_a_refund() -> Result<()> {
+    let parts = Parts::new().await?;
+    let order = placed("tok_visa");
+    parts.run(&delivered(&order)).await?;
+    let late = parts.prepare(&delivered(&confirmed(order.order_id))).await?;
+    parts.run(&delivered(&cancelled(order.order_id))).await?;
+    assert_eq!(parts.resolver().settle_due().await?, 1, "the void finds the charge");
     parts.apply(&[&late]).await?;
     assert_eq!(parts.resolver().settle_due().await?, 1);
     assert_eq!(parts.state(order.order_id).await?, "refunded");
