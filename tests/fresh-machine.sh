@@ -47,7 +47,7 @@ inside() { # user, command
 fail() { echo "FAILED: $*" >&2; exit 1; }
 confirmed() { # user
   inside "$1" 'cd /suite && make run ONCE=1' 2>&1 | tee "$work/output" || fail "make run ONCE=1 as $1"
-  grep -qi confirmed "$work/output" || fail "no confirmed order as $1"
+  grep -q 'Order confirmed' "$work/output" || fail "no confirmed order as $1"
   left=$(inside root 'ls -l /proc/[0-9]*/exe 2>/dev/null | grep -cE "/(java|postgres|[a-z]+-service|sandbox-gateway)$" || true')
   [ "$left" = 0 ] || fail "$left processes are left running"
 }
