@@ -8,3 +8,4 @@ mod decisions;
 mod gateway;
 mod outages;
 mod pages;
+mod processes;
