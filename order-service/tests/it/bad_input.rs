@@ -1,9 +1,10 @@
 //! Every bad request gets a clear 4xx as a problem (RFC 9457), with a pointer to each bad field.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use testkit::eventually;
 
-use crate::app::{TestApp, an_order};
+use crate::app::{BOUND, TestApp, an_order};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -111,8 +112,12 @@ async fn the_largest_good_order_is_taken() -> Result<()> {
         order["lines"] = lines.into();
         order
     };
-    let reply = app.place_with("k-1", &lines(100)).await?;
-    assert_eq!(reply.status, 202, "{reply:?}");
+    let reply = eventually("the new products are known", BOUND, async || {
+        let reply = app.place_with("k-1", &lines(100)).await?;
+        ensure!(reply.status == 202, "{reply:?}");
+        Ok(reply)
+    })
+    .await?;
     assert_eq!(app.order(reply.order_id()).await?["total"]["amount_minor"], 100_000_000_000_000_i64);
     assert_eq!(app.place_with("k-2", &lines(101)).await?.problem().1, ["#/lines"]);
     app.stop().await

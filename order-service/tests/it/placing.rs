@@ -1,10 +1,11 @@
 //! Taking an order, and looking at it.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use contracts::OrderId;
 use serde_json::json;
+use testkit::eventually;
 
-use crate::app::{TestApp, an_order};
+use crate::app::{BOUND, TestApp, an_order};
 
 #[tokio::test]
 async fn an_order_is_taken_while_kafka_is_down() -> Result<()> {
@@ -60,7 +61,12 @@ async fn a_price_that_changes_holds_for_later_orders_only() -> Result<()> {
     sqlx::query("insert into products values ('SKU-NEW', 'New', 700, 'EUR')").execute(&app.db).await?;
     let mut order = an_order();
     order["lines"] = json!([{"sku": "SKU-NEW", "quantity": 1}, {"sku": "SKU-1", "quantity": 1}]);
-    let after = app.place_with("k-new", &order).await?.order_id();
+    let after = eventually("the new product is known", BOUND, async || {
+        let reply = app.place_with("k-new", &order).await?;
+        ensure!(reply.status == 202, "{reply:?}");
+        Ok(reply.order_id())
+    })
+    .await?;
     assert_eq!(app.order(before).await?["total"]["amount_minor"], 3780);
     assert_eq!(app.order(after).await?["total"]["amount_minor"], 701);
     app.stop().await
