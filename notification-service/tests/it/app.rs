@@ -27,7 +27,7 @@ pub const SENT: &str = "notification.sent.v1";
 pub const FAILED: &str = "notification.failed.v1";
 
 pub struct TestApp {
-    pub cluster: &'static Cluster,
+    pub cluster: Cluster,
     pub topics: TestTopics,
     pub database: TestDatabase,
     pub config: NotificationConfig,
@@ -67,8 +67,12 @@ impl TestApp {
 
     /// Everything but the service.
     pub async fn prepare(change: impl FnOnce(&mut NotificationConfig)) -> Result<Self> {
+        Self::prepare_on(Cluster::shared().await?, change).await
+    }
+
+    /// The same on other servers than the shared ones.
+    pub async fn prepare_on(cluster: &Cluster, change: impl FnOnce(&mut NotificationConfig)) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let cluster = Cluster::shared().await?;
         let topics = cluster.topics();
         // One partition: once the last order is told, everything before it has been consumed.
         topics.apply(1).await?;
@@ -79,7 +83,7 @@ impl TestApp {
         config.smtp_timeout_ms = 1_000;
         change(&mut config);
         let client = reqwest::Client::new();
-        Ok(Self { cluster, topics, database, config, folder, instances: Vec::new(), client })
+        Ok(Self { cluster: cluster.clone(), topics, database, config, folder, instances: Vec::new(), client })
     }
 
     /// One more instance, ready.

@@ -1,15 +1,16 @@
-//! The service as a process of its own: killed while a mail is on its way, and what its log says.
+//! The service as a process of its own: killed while a mail is on its way, and what its log says. And a database that is
+//! killed under the service.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use contracts::OrderId;
+use contracts::{OrderId, topics};
 use notification_service::NAME;
-use testkit::{ServiceOptions, ServiceProcess, eventually, free_port};
+use testkit::{Cluster, ServiceOptions, ServiceProcess, eventually, free_port};
 
 use crate::app::{BOUND, FAILED, SENT, TestApp};
-use crate::events::placed_by;
+use crate::events::{placed, placed_by};
 use crate::mail_server::{Behaviour, MailServer, Stage};
 
 /// An address that stands in no other test.
@@ -90,4 +91,29 @@ async fn killed_while_a_mail_is_on_its_way_it_reports_that_nobody_knows() -> Res
 async fn killed_while_a_mail_is_on_its_way_it_sends_it_again_where_that_is_wanted() -> Result<()> {
     assert_eq!(killed_behind_the_message("resend", (SENT, "order_received")).await?, 2);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_killed_under_load_makes_no_mail_unknown() -> Result<()> {
+    let mut servers = Cluster::private_postgres().await?;
+    let mut app = TestApp::prepare_on(&servers, |_| {}).await?;
+    app.start_instance().await?;
+    let orders: Vec<OrderId> = (0..40).map(|_| OrderId::new()).collect();
+    for (number, order) in orders.iter().enumerate() {
+        app.publish(&placed(*order)).await?;
+        if number % 15 == 10 {
+            // Wherever its claims and transactions are at this moment.
+            servers.postgres()?.kill().await?;
+            servers.postgres()?.start_again().await?;
+        }
+    }
+    eventually("everybody is told", BOUND, async || {
+        let told = app.records(topics::NOTIFICATIONS).await?.len();
+        ensure!(told == orders.len(), "{told} are");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(app.count("select count(*) from deliveries where state = 'sent' and not in_doubt").await?, 40);
+    assert_eq!(app.mails()?.len(), 40, "{:?}", app.mails()?);
+    app.stop().await
 }
