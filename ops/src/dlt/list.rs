@@ -104,7 +104,7 @@ fn print(letters: &[Letter], total: usize, reasons: &BTreeMap<String, usize>, sc
         ("KEY", Align::Left),
         ("ERROR", Align::Left),
     ];
-    let mut table = Table::new(&columns);
+    let mut table = Table::new(&columns).without(&["TRIES", "GIVEN UP", "EVENT"]);
     let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
     for letter in letters {
         let event = letter.event_type.as_deref().map_or("?", base_type).to_owned();

@@ -51,7 +51,7 @@ pub async fn run(command: List, screen: &mut Screen) -> Result<Exit> {
         ("RECORDS", Align::Right),
         ("STATE", Align::Left),
     ];
-    let mut table = Table::new(&columns);
+    let mut table = Table::new(&columns).without(&["LARGEST", "KEPT", "COPIES"]);
     for topic in &topics {
         let name = (format!("{}{}", kafka.prefix, topic.name), Paint::Plain);
         let (state, paint) = state(topic, spec(topic));
