@@ -215,19 +215,24 @@ pub async fn hold(db: &mut PgConnection, events: &[Held]) -> Result<(), Failure>
     Ok(())
 }
 
-/// The longest queue behind any of these keys.
-pub async fn longest_queue(db: &mut PgConnection, keys: &[OrderKey]) -> Result<i64, Failure> {
+/// How many events are held behind each of these keys; none where a key is not named.
+pub async fn queue_lengths(db: &mut PgConnection, keys: &[OrderKey]) -> Result<HashMap<OrderKey, usize>, Failure> {
     let (topics, keys) = columns(keys);
-    let longest: Option<i64> = sqlx::query_scalar(
-        "select max(n) from (select count(*) as n from held_events h \
+    let rows = sqlx::query(
+        "select h.topic, h.key, count(*) from held_events h \
          join unnest($1::text[], $2::bytea[]) as c (t, k) on h.topic = c.t and h.key = c.k \
-         group by h.topic, h.key) as q",
+         group by h.topic, h.key",
     )
     .bind(topics)
     .bind(keys)
-    .fetch_one(db)
+    .fetch_all(db)
     .await?;
-    Ok(longest.unwrap_or(0))
+    rows.iter()
+        .map(|row| {
+            let length: i64 = row.try_get(2)?;
+            Ok(((row.try_get(0)?, row.try_get(1)?), usize::try_from(length).unwrap_or(usize::MAX)))
+        })
+        .collect()
 }
 
 /// The next held events of a key, in order.

@@ -23,6 +23,9 @@ use crate::machine::{self, CallResult, Input, Kind, Limits, Machine, Output, Rec
 use crate::relay::Wake;
 use crate::transaction::{Prepared, Report, Task, Transactor};
 
+/// How long a partition waits for room behind a blocked key, in milliseconds.
+const FULL_WAIT_MS: i64 = 1_000;
+
 /// What work that runs beside the core reports.
 pub(super) enum Completion<E, A> {
     Prepared { id: RecordId, prepared: Prepared<E, A>, result: CallResult },
@@ -237,16 +240,22 @@ impl<H: Handler> Core<H> {
             None => Trouble::None,
         };
         let now = report.now;
-        let mut left = Vec::with_capacity(report.left.len());
-        for task in report.left {
+        let mut left = Vec::with_capacity(report.left.len() + report.full.len());
+        let room_at_ms = self.clock.now_ms() + FULL_WAIT_MS;
+        let full = report.full.into_iter().map(|task| (task, Some(room_at_ms)));
+        for (task, room_at_ms) in report.left.into_iter().map(|task| (task, None)).chain(full) {
+            if room_at_ms.is_some() {
+                let key = task.arrival.record.key_text();
+                tracing::warn!(key, "as many events as may be are held behind this key; the partition waits");
+            }
             // What was prepared for another state of the database is prepared anew.
             let stale = matches!(
                 (&task.arrival.body, &task.prepared),
                 (Body::Release, _) | (Body::Event(_), Prepared::Nothing)
             );
             let early = task.arrival.due.filter(|due| now.is_some_and(|now| *due > now));
-            let due_ms = early.map(|due| due.as_millisecond() + 1).or_else(|| stale.then(|| self.clock.now_ms()));
-            left.push((task.id, due_ms));
+            let due_ms = room_at_ms.or_else(|| early.map(|due| due.as_millisecond() + 1));
+            left.push((task.id, due_ms.or_else(|| stale.then(|| self.clock.now_ms()))));
             if let Some(slot) = self.slot(task.id) {
                 slot.prepared = Some(task.prepared);
             }

@@ -49,6 +49,10 @@ impl<H: Handler> Transactor<H> {
         let Some(sorted) = self.sort(&owned, &blocks, known_failures, now) else {
             return Err(Undone::Early(now));
         };
+        let full = self.behind_full_queues(&mut tx, &sorted.held).await?;
+        if !full.is_empty() {
+            return Err(Undone::Full(full, now));
+        }
 
         let mut out = Outgoing::new(&self.settings.service);
         self.decide(&mut tx, &sorted.items, &mut out, now).await?;
@@ -256,20 +260,37 @@ impl<H: Handler> Transactor<H> {
         Ok(())
     }
 
+    /// Those of the events to hold whose key would have more behind it than may be (I16). What comes back on purpose is
+    /// held all the same: on its partition come the steps and redrives that make room.
+    async fn behind_full_queues(
+        &self,
+        db: &mut PgConnection,
+        arrivals: &[&Arrival<H::Event>],
+    ) -> Result<HashSet<EventId>, Undone> {
+        let fresh: Vec<_> = arrivals.iter().filter(|arrival| !arrival.comeback).collect();
+        let mut added: HashMap<OrderKey, usize> = HashMap::new();
+        for key in fresh.iter().filter_map(|arrival| order_key(arrival)) {
+            *added.entry(key).or_default() += 1;
+        }
+        if added.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let keys: Vec<OrderKey> = added.keys().cloned().collect();
+        let there = blocked::queue_lengths(db, &keys).await?;
+        let is_full = |key: &OrderKey| {
+            let length = there.get(key).copied().unwrap_or(0) + added.get(key).copied().unwrap_or(0);
+            length > self.settings.held_per_key
+        };
+        let full = fresh.iter().filter(|arrival| order_key(arrival).is_some_and(|key| is_full(&key)));
+        Ok(full.map(|arrival| arrival.identity.event_id).collect())
+    }
+
     async fn hold(&self, db: &mut PgConnection, arrivals: &[&Arrival<H::Event>]) -> Result<(), Undone> {
         if arrivals.is_empty() {
             return Ok(());
         }
         let held: Vec<Held> = arrivals.iter().filter_map(|arrival| held_copy(arrival)).collect();
-        let keys: BTreeSet<OrderKey> = held.iter().map(|event| event.key.clone()).collect();
-        let keys: Vec<OrderKey> = keys.into_iter().collect();
         blocked::hold(db, &held).await?;
-        let longest = blocked::longest_queue(db, &keys).await?;
-        if usize::try_from(longest).unwrap_or(usize::MAX) > self.settings.held_per_key {
-            let message =
-                format!("{longest} events are held behind one key (held_per_key {})", self.settings.held_per_key);
-            return Err(Undone::Failed(Failure::outage("messaging.held_events_full", message)));
-        }
         // With the attempt that is to be made once it is released: another copy of this record is then a duplicate.
         let outcomes: Vec<_> =
             arrivals.iter().map(|arrival| (arrival.identity, Outcome::Held, arrival.attempt)).collect();

@@ -13,25 +13,24 @@
 //! everything as it was.
 
 mod attempt;
+mod parts;
 mod release;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use contracts::{EventId, EventSet};
+use contracts::EventId;
 use jiff::Timestamp;
 use sqlx::PgPool;
 
 use crate::arrival::{Arrival, Body};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::Failure;
 use crate::handler::{Handler, Item};
 use crate::machine::RecordId;
 use crate::settings::Settings;
 
+use parts::Parts;
 pub use release::{HeldArrivals, load_held};
-
-/// How often a transaction starts again for a conflict before it counts as an outage.
-const MAX_RESTARTS: u32 = 10;
 
 /// A record with what its preparation brought.
 #[derive(Debug)]
@@ -64,6 +63,8 @@ pub struct Report<E, A> {
     pub done: Vec<Task<E, A>>,
     /// Events that are as they were.
     pub left: Vec<Task<E, A>>,
+    /// Events that are as they were and wait for room behind their blocked key.
+    pub full: Vec<Task<E, A>>,
     /// The batch was taken apart.
     pub bisected: bool,
     /// Why events are left, where it was an outage.
@@ -72,6 +73,20 @@ pub struct Report<E, A> {
     pub counts: Counts,
     /// The database's clock at the last claim.
     pub now: Option<Timestamp>,
+}
+
+impl<E, A> Report<E, A> {
+    fn empty() -> Self {
+        Self {
+            done: Vec::new(),
+            left: Vec::new(),
+            full: Vec::new(),
+            bisected: false,
+            outage: None,
+            counts: Counts::default(),
+            now: None,
+        }
+    }
 }
 
 /// What a batch did, for metrics and logs.
@@ -119,6 +134,8 @@ enum Undone {
     Refused(HashMap<EventId, Failure>),
     /// These events came before their time by the database's clock.
     Early(Timestamp),
+    /// These events can't be held now: as many as may be are held behind their keys.
+    Full(HashSet<EventId>, Timestamp),
     /// Everything else.
     Failed(Failure),
 }
@@ -143,105 +160,14 @@ impl<H: Handler> Transactor<H> {
 
     /// Brings every task to an outcome that is committed, or leaves it as it was.
     pub async fn run(&self, tasks: Vec<Task<H::Event, H::Answer>>) -> Report<H::Event, H::Answer> {
-        let mut report = Report {
-            done: Vec::new(),
-            left: Vec::new(),
-            bisected: false,
-            outage: None,
-            counts: Counts::default(),
-            now: None,
-        };
-        // Parts still to run, the next one last. Bisection at most doubles the number of transactions.
-        let mut parts = split_steps(tasks);
-        parts.reverse();
-        let mut known_failures: HashMap<EventId, Failure> = HashMap::new();
-        let mut restarts = 0;
-        while let Some(part) = parts.pop() {
-            // Nothing overtakes what was left: a later part may hold the next event of its key (I8).
-            if !report.left.is_empty() {
-                report.left.extend(part);
-                continue;
-            }
+        let mut parts = Parts::of(tasks);
+        while let Some(part) = parts.next() {
             let ended = match part.as_slice() {
                 [step] if matches!(step.arrival.body, Body::Release) => self.release(step).await,
-                _ => self.attempt(&part, &known_failures).await,
+                _ => self.attempt(&part, parts.known_failures()).await,
             };
-            match ended {
-                Ok((counts, now)) => {
-                    restarts = 0;
-                    report.counts.add(counts);
-                    report.now = now.or(report.now);
-                    report.done.extend(part);
-                }
-                Err(Undone::Early(now)) => {
-                    report.now = Some(now);
-                    report.left.extend(part);
-                }
-                Err(Undone::Refused(failures)) => {
-                    known_failures.extend(failures);
-                    parts.push(part);
-                }
-                Err(Undone::Failed(failure)) => match failure.kind {
-                    FailureKind::Conflict if restarts < MAX_RESTARTS => {
-                        restarts += 1;
-                        tracing::debug!(%failure, restarts, "transaction starts again");
-                        parts.push(part);
-                    }
-                    FailureKind::Conflict | FailureKind::Outage => {
-                        report.outage = Some(failure);
-                        report.left.extend(part);
-                    }
-                    FailureKind::Retryable | FailureKind::Permanent(_) => {
-                        report.bisected = true;
-                        self.take_apart(part, failure, &mut parts, &mut known_failures, &mut report);
-                    }
-                },
-            }
+            parts.ended(part, ended);
         }
-        report
+        parts.report
     }
-
-    /// A part whose transaction failed for its content: halves run by themselves until the culprit is alone; alone, its
-    /// failure is known and the next transaction records it.
-    fn take_apart(
-        &self,
-        mut part: Vec<Task<H::Event, H::Answer>>,
-        failure: Failure,
-        parts: &mut Vec<Vec<Task<H::Event, H::Answer>>>,
-        known_failures: &mut HashMap<EventId, Failure>,
-        report: &mut Report<H::Event, H::Answer>,
-    ) {
-        if part.len() > 1 {
-            let second = part.split_off(part.len() / 2);
-            parts.push(second);
-            parts.push(part);
-            return;
-        }
-        let Some(task) = part.pop() else { return };
-        let event_id = task.arrival.identity.event_id;
-        tracing::warn!(%event_id, %failure, "an event failed in its transaction");
-        if known_failures.insert(event_id, failure.clone()).is_some() {
-            // Recording the failure fails as well: not the event's fault, and nothing may be lost by it.
-            tracing::error!(%event_id, %failure, "a failure could not be recorded; the lane waits");
-            report.outage = Some(failure);
-            report.left.push(task);
-        } else {
-            parts.push(vec![task]);
-        }
-    }
-}
-
-/// Release steps run in transactions of their own, in their place in the order.
-fn split_steps<E: EventSet, A>(tasks: Vec<Task<E, A>>) -> Vec<Vec<Task<E, A>>> {
-    let mut parts: Vec<Vec<Task<E, A>>> = Vec::new();
-    let mut after_step = true;
-    for task in tasks {
-        let step = matches!(task.arrival.body, Body::Release);
-        match parts.last_mut() {
-            Some(part) if !step && !after_step => part.push(task),
-            _ => parts.push(vec![task]),
-        }
-        after_step = step;
-    }
-    parts
 }

@@ -33,6 +33,10 @@ impl Database {
         let Some(sorted) = self.sort(&owned, known, rng) else {
             return Err(Undone::Early);
         };
+        let full: Vec<EventNo> = self.behind_full_queues(&sorted.held);
+        if !full.is_empty() {
+            return Err(Undone::Full(full));
+        }
         let events: Vec<EventNo> = sorted.items.iter().map(|(_, event)| *event).collect();
         self.decide(&events)?;
 
@@ -81,6 +85,16 @@ impl Database {
             }
         }
         Some(sorted)
+    }
+
+    /// What comes back on purpose is held all the same.
+    fn behind_full_queues(&self, held: &[(&Task, EventNo, OrderKey)]) -> Vec<EventNo> {
+        let fresh: Vec<_> = held.iter().filter(|(task, _, _)| !task.record.comeback).collect();
+        let is_full = |key: OrderKey| {
+            let added = fresh.iter().filter(|(_, _, held)| *held == key).count();
+            added + self.next_held(key, usize::MAX).len() > self.mode.held_per_key
+        };
+        fresh.iter().filter(|(_, _, key)| is_full(*key)).map(|(_, event, _)| *event).collect()
     }
 
     /// Why an event can't be decided, where that is known before the handler sees it.

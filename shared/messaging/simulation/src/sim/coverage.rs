@@ -55,6 +55,7 @@ seen! {
     ReleasedHeld => "model: held event released",
     StaleStep => "model: release step found other held events than it prepared",
     HeldWithHead => "model: event held in the transaction that settles its head",
+    Full => "model: event without room behind its blocked key",
     Retried => "model: retry recorded",
     Dead => "model: dead letter recorded",
     Redriven => "model: dead letter redriven",

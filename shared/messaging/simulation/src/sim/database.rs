@@ -120,6 +120,8 @@ pub struct Mode {
     pub calls: bool,
     /// A dead letter parks its key.
     pub hold_after_dead: bool,
+    /// The most events held behind one key.
+    pub held_per_key: usize,
 }
 
 /// The database of one service.

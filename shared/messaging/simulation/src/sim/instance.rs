@@ -8,6 +8,9 @@ use super::database::{Database, Readable};
 use super::work::{Batch, Job, Prepared, Task};
 use crate::machine::{self, CallResult, Input, Kind, Limits, Machine, Output, RecordId, Tp, Trouble};
 
+/// How long a partition waits for room behind a blocked key.
+const FULL_WAIT_MS: i64 = 200;
+
 /// What the polling thread told the core, which has not heard it yet.
 #[derive(Debug)]
 pub enum Told {
@@ -264,7 +267,7 @@ impl Instance {
         }
         self.running.remove(&batch.lane);
         let done: Vec<RecordId> = batch.done.iter().map(|task| task.id).collect();
-        let all = batch.done.iter().chain(&batch.left);
+        let all = batch.done.iter().chain(&batch.left).chain(&batch.full);
         if all.clone().any(|task| !self.machine.is_current(task.id)) {
             around.saw.saw(Seen::LateBatch);
         }
@@ -281,19 +284,19 @@ impl Instance {
         around.saw.saw(seen);
         let clock_ms = self.now_ms(around.db);
         let mut left = Vec::new();
-        for task in batch.left {
+        let full = batch.full.into_iter().map(|task| (task, Some(clock_ms + FULL_WAIT_MS)));
+        for (task, room_at_ms) in batch.left.into_iter().map(|task| (task, None)).chain(full) {
             let stale =
                 matches!((task.record.body, &task.prepared), (Body::Release, _) | (Body::Event(_), Prepared::Nothing));
             let early = task.record.due_ms.filter(|due| batch.now_ms.is_some_and(|now| *due > now));
-            let due_ms = early.or_else(|| stale.then_some(clock_ms));
-            if early.is_some() {
-                around.saw.saw(Seen::LeftEarly);
-            }
+            around.saw.saw_many(Seen::LeftEarly, usize::from(early.is_some()));
+            let wait_ms = room_at_ms.or(early);
+            let due_ms = wait_ms.or_else(|| stale.then_some(clock_ms));
             left.push((task.id, due_ms));
             if let Some(slot) = self.slot(task.id) {
                 let keeps = slot.kind == Kind::Prepared && due_ms.is_none();
                 slot.place = if keeps { Place::Ready } else { Place::Idle };
-                slot.due_ms = slot.due_ms.max(early);
+                slot.due_ms = slot.due_ms.max(wait_ms);
                 slot.prepared = task.prepared;
             }
         }

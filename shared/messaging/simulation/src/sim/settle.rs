@@ -1,6 +1,6 @@
 //! Faults and rebalances, and how everything heals and settles after them.
 
-use super::broker::EventNo;
+use super::broker::{EventNo, PARTITIONS, RETRY};
 use super::coverage::Seen;
 use super::database::{Outcome, State};
 use super::instance::{Instance, Place, Told};
@@ -182,10 +182,10 @@ impl World {
                 continue;
             }
             (0..self.instances.len()).for_each(|number| self.commit(number));
+            if self.redrive_parked() {
+                continue;
+            }
             if self.is_consumed() {
-                if self.redrive_parked() {
-                    continue;
-                }
                 return self.check_settled();
             }
             if !self.wait() {
@@ -231,10 +231,14 @@ impl World {
         self.replace(number);
     }
 
-    /// An operator sends back what keys wait for. False where none does.
+    /// An operator sends back what keys wait for, once. False where nothing is to be sent.
     fn redrive_parked(&mut self) -> bool {
+        let on_its_way = (0..PARTITIONS).any(|partition| {
+            let tp = Tp { partition, topic: RETRY };
+            self.broker.lowest_unfinished(tp).is_some()
+        });
         let parked = self.db.blocks.values().filter(|block| block.state == State::Parked);
-        let heads: Vec<EventNo> = parked.map(|block| block.head).collect();
+        let heads: Vec<EventNo> = parked.map(|block| block.head).filter(|_| !on_its_way).collect();
         for &head in &heads {
             self.saw.saw_many(Seen::Redriven, usize::from(self.db.redrive(head)));
         }

@@ -43,6 +43,8 @@ pub enum Undone {
     Refused(Vec<(EventNo, Failure)>),
     /// These came before their time.
     Early,
+    /// These can't be held: as many as may be are held behind their keys.
+    Full(Vec<EventNo>),
     /// A statement failed because of the rows.
     Statement(Failure),
     /// Serialization failure and the like.
@@ -64,6 +66,10 @@ pub struct Batch {
     pub done: Vec<Task>,
     /// As they were.
     pub left: Vec<Task>,
+    /// As they were, and waiting for room behind their blocked key.
+    pub full: Vec<Task>,
+    /// Parts below this place come after one that was left.
+    pub barrier: usize,
     /// It was taken apart.
     pub bisected: bool,
     /// It met an outage.
@@ -202,6 +208,8 @@ impl Batch {
             known: BTreeMap::new(),
             done: Vec::new(),
             left: Vec::new(),
+            full: Vec::new(),
+            barrier: 0,
             bisected: false,
             outage: false,
             now_ms: None,
@@ -211,7 +219,7 @@ impl Batch {
     /// Runs one transaction. True when nothing is left to run.
     pub fn advance(&mut self, db: &mut Database, rng: &mut Rng, saw: &mut Coverage, faults: bool) -> bool {
         let Some(part) = self.parts.pop() else { return true };
-        if !self.left.is_empty() {
+        if self.parts.len() < self.barrier {
             self.left.extend(part);
             return self.parts.is_empty();
         }
@@ -223,7 +231,18 @@ impl Batch {
             Err(Undone::Early) => {
                 saw.saw(Seen::Early);
                 self.now_ms = Some(db.now_ms);
-                self.left.extend(part);
+                self.leave(part);
+            }
+            Err(Undone::Full(events)) => {
+                saw.saw(Seen::Full);
+                self.now_ms = Some(db.now_ms);
+                let is_full = |task: &Task| task.record.event().is_some_and(|event| events.contains(&event));
+                let (full, rest): (Vec<_>, Vec<_>) = part.into_iter().partition(is_full);
+                self.full.extend(full);
+                self.barrier = self.parts.len();
+                if !rest.is_empty() {
+                    self.parts.push(rest);
+                }
             }
             Err(Undone::Refused(failures)) => {
                 self.known.extend(failures);
@@ -235,7 +254,7 @@ impl Batch {
             }
             Err(Undone::Outage) => {
                 self.outage = true;
-                self.left.extend(part);
+                self.leave(part);
             }
             Err(Undone::Statement(failure)) => {
                 self.bisected = true;
@@ -243,6 +262,11 @@ impl Batch {
             }
         }
         self.parts.is_empty()
+    }
+
+    fn leave(&mut self, part: Vec<Task>) {
+        self.left.extend(part);
+        self.barrier = self.parts.len();
     }
 
     fn transact(

@@ -28,6 +28,8 @@ pub struct World {
     pub gateway: Gateway,
     /// The instances.
     pub instances: Vec<Instance>,
+    /// One that is far slower at its work than the others.
+    pub slow: Option<usize>,
     /// The machines' limits.
     pub limits: Limits,
     /// What was seen.
@@ -68,7 +70,8 @@ impl World {
     /// A world whose sizes and habits are drawn from the seed.
     pub fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let mode = Mode { calls: rng.percent(50), hold_after_dead: rng.percent(30) };
+        let held_per_key = rng.pick(&[1, 4, 1_000, 1_000]).unwrap_or(1);
+        let mode = Mode { calls: rng.percent(50), hold_after_dead: rng.percent(30), held_per_key };
         let batch_max = 1 + rng.below(6);
         let limits = Limits {
             batch_max,
@@ -81,7 +84,8 @@ impl World {
         let instances = (0..1 + rng.below(3)).map(|_| Instance::new(&limits)).collect();
         let (db, broker) = (Database::new(mode), Broker::default());
         let saw = Coverage::default();
-        Self { rng, db, broker, gateway: Gateway::Up, instances, limits, saw, trace, faults: true }
+        let slow = if rng.percent(30) { Some(0) } else { None };
+        Self { rng, db, broker, gateway: Gateway::Up, instances, slow, limits, saw, trace, faults: true }
     }
 
     /// One random step.
@@ -99,7 +103,9 @@ impl World {
                 self.hear(number);
             }
             40..70 => {
-                let number = self.one_that(|world, number| !world.instances[number].jobs.is_empty());
+                let slow = self.slow.filter(|_| !self.rng.percent(15));
+                let number =
+                    self.one_that(|world, number| !world.instances[number].jobs.is_empty() && slow != Some(number));
                 self.work(number);
             }
             70..77 => self.relay(),
