@@ -153,3 +153,18 @@ fn a_placed_order_that_was_cancelled_before_is_not_charged() {
     let payment = world.payment.expect("the tombstone");
     assert!(payment.intents.values().all(|intent| !intent.is_open()));
 }
+
+#[test]
+fn an_answer_from_before_a_call_came_into_doubt_does_not_settle_it() {
+    let [error, recorded] = give_up(0, Behaviour::Error);
+    let [delayed, _] = give_up(1, Behaviour::Delay);
+    // Two calls fail, the order is cancelled, and only the first failure is recorded before the gateway is asked.
+    let before = [error, delayed, work(2), work(2), recorded, Step::Wait { seconds: 2 }, ASK];
+    let mut world = run(&[Kind::PlacedAnew, Kind::Placed, Kind::Cancelled], FakeGateway::default(), &before);
+    // The process of the second call died. Its call arrives, and its event comes back.
+    for step in [Step::Crash { event: 1, behaviour: Behaviour::Answer }, work(1), work(1), Step::Record] {
+        world.take(step);
+    }
+    world.drain();
+    assert_eq!(world.gateway.money(world.order_id), Some(Money::Voided));
+}
