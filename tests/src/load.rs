@@ -18,7 +18,7 @@ use crate::{BOUND, Suite};
 /// Clients that keep placing orders until they are told to stop. Each order keeps its key until it is taken, so what a
 /// crash or an outage left in doubt is asked again.
 ///
-/// How many they may place is granted as the story goes on ([`Load::wait_for_more`]), with [`AHEAD`] more than it waits
+/// How many they may place is granted as the story goes on ([`Load::wait_for_more`]), with `AHEAD` more than it waits
 /// for: there is always something on its way, and never more than a slow machine can bear.
 #[derive(Debug)]
 pub struct Load {

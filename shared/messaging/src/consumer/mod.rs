@@ -1,8 +1,8 @@
 //! The consumer's shell: ties the state machine of [`crate::machine`] to librdkafka, PostgreSQL and the clock.
 //!
-//! - One thread polls and does nothing else, so no handler can keep the group waiting ([`poll`]).
-//! - One task owns the machine: what happened goes in, what to do is carried out here ([`core`]).
-//! - Look-ups and outside calls run beside it, with no transaction open ([`prepare`]); batches run as one transaction a
+//! - One thread polls and does nothing else, so no handler can keep the group waiting (`poll`).
+//! - One task owns the machine: what happened goes in, what to do is carried out here (`core`).
+//! - Look-ups and outside calls run beside it, with no transaction open (`prepare`); batches run as one transaction a
 //!   lane ([`crate::transaction`]).
 //!
 //! A service's group also reads every `<group>.retry.*` that exists, so removing a tier strands nothing.

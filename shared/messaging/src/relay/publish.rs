@@ -87,7 +87,8 @@ impl Relay {
             if let Some(until) = drain_until
                 && ((sender.batches.is_empty() && !more) || Instant::now() >= until)
             {
-                sender.close(self.settings.drain).await;
+                // The drain has one bound: flushing gets what is left of it.
+                sender.close(until.saturating_duration_since(Instant::now())).await;
                 leadership.resign().await;
                 return Ok(());
             }
