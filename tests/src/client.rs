@@ -198,7 +198,23 @@ impl Suite {
         let url = format!("{}/stock/{sku}", self.url(Service::Inventory, 0));
         let answer = self.http.put(url).json(&json!({"stock": stock})).send().await?;
         ensure!(answer.status().is_success(), "stock of {sku}: {}", answer.status());
+        self.wait_known(&sku).await?;
         Ok(sku)
+    }
+
+    /// Instances keep a copy of the products. An order that is refused for another line of it tells whether they know this
+    /// one.
+    async fn wait_known(&self, sku: &str) -> Result<()> {
+        let probe = NewOrder::of(sku, 1).and("NO-SUCH-PRODUCT", 1);
+        for instance in 0..self.instance_count() {
+            eventually(format!("instance {instance} of order-service knows {sku}"), BOUND, async || {
+                let reply = self.post_order(instance, "probe", &probe).await?;
+                ensure!(reply.body.contains("#/lines/1/sku") && !reply.body.contains("#/lines/0/sku"), "{reply:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use contracts::OrderId;
+use contracts::{OrderId, topics};
 use sqlx::PgConnection;
 use system_tests::{BOUND, Load, NewOrder, Service, Settings, Suite};
 use testkit::{Record, eventually};
@@ -14,7 +14,7 @@ use crate::own_suite;
 const ROUNDS: usize = 2;
 
 /// How often a kill is aimed at the moment between a commit and its offset.
-const TRIES: usize = 5;
+const TRIES: usize = 8;
 
 /// The key of the relay's advisory lock: "outbox" in ASCII.
 const RELAY_LOCK: i64 = 0x6f75_7462_6f78;
@@ -66,19 +66,33 @@ fn a_service_killed_between_commit_and_offset_gets_the_event_again_and_acts_once
 /// Kills a service as soon as the effect of the order's first event is committed. True where the record's offset was
 /// not: then the record is read again, and the inbox must know it.
 async fn killed_before_its_offset(suite: &mut Suite, service: Service, order: OrderId) -> Result<bool> {
-    let topic = *service.consumes().first().context("a topic")?;
-    let record = first_record(suite, topic, order).await?;
-    let event_id: uuid::Uuid = record.header("ce_id").context("ce_id")?.parse()?;
-    eventually(format!("{} has processed {topic}", service.name()), BOUND, async || {
-        let done: bool = sqlx::query_scalar("select exists (select from processed_events where event_id = $1)")
-            .bind(event_id)
-            .fetch_one(suite.database(service))
-            .await?;
-        ensure!(done, "it has not");
+    let (effect, event) = match service {
+        Service::Order => (
+            "select exists (select from order_events where order_id = $1 and event_type = $2)",
+            "payment.authorized.v1",
+        ),
+        Service::Payment => {
+            ("select exists (select from payments where order_id = $1 and $2 <> '')", "order.placed.v1")
+        }
+        Service::Inventory => {
+            ("select exists (select from reservations where order_id = $1 and $2 <> '')", "order.placed.v1")
+        }
+        Service::Notification => (
+            "select exists (select from deliveries where order_id = $1 and state = 'sent' and $2 <> '')",
+            "order.placed.v1",
+        ),
+    };
+    eventually(format!("{} has processed {event}", service.name()), BOUND, async || {
+        let effect = sqlx::query_scalar(effect).bind(order.uuid()).bind(event);
+        let there: bool = effect.fetch_one(suite.database(service)).await?;
+        ensure!(there, "it has not");
         Ok(())
     })
     .await?;
     suite.kill9(service, 0).await?;
+    let topic = if service == Service::Order { topics::PAYMENTS } else { topics::ORDERS };
+    let records = of_order(suite, topic, order).await?;
+    let record = records.iter().find(|record| record.header("ce_type") == Some(event)).context("the record")?;
     let committed = suite.committed(service).await?;
     Ok(committed.get(&(service, topic, record.partition)).copied().unwrap_or(0) <= record.offset)
 }
