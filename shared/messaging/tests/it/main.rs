@@ -3,6 +3,7 @@
 
 mod batches;
 mod calls;
+mod comebacks;
 mod effects;
 mod failures;
 mod identities;

@@ -118,3 +118,14 @@ fn a_partition_that_comes_back_starts_where_its_new_records_are() {
     assert_eq!(driver.arrive(ORDERS, [plain(3)]), vec![driver.run(ORDERS, &[3])], "what was not committed comes again");
     assert_eq!(driver.done(&driver.ids(ORDERS, &[3])), vec![Output::Store(ORDERS, 4)]);
 }
+
+#[test]
+fn a_partition_that_is_assigned_twice_starts_anew() {
+    let mut driver = Driver::with(&[ORDERS]);
+    driver.arrive(ORDERS, (0..8).map(|offset| called(offset, 1)));
+    let old = driver.id(ORDERS, 0);
+    assert_eq!(driver.step(Input::Assigned(vec![ORDERS])), vec![Output::Resume(ORDERS)]);
+    assert_eq!(driver.machine.queued(), 0);
+    assert_eq!(driver.arrive(ORDERS, [called(0, 1)]), vec![], "its key is in flight");
+    assert_eq!(driver.answered(old, CallResult::Failed), vec![driver.prepare(ORDERS, &[0])]);
+}
