@@ -1,4 +1,4 @@
-//! The resolver: settles intents with the gateway, outside the events that left them (DESIGN, section 4).
+//! The resolver: settles intents with the gateway, outside the events that left them (ARCHITECTURE, section 4).
 //!
 //! It leases what is due, asks or acts with no transaction open, under the intent's idempotency key, and then settles in
 //! one transaction: the payment's row locked, the finding decided on what is there *now*, its event in the outbox. A crash

@@ -1,4 +1,4 @@
-//! Claims: the record that a mail is about to be sent, committed before anybody is called (DESIGN, section 5).
+//! Claims: the record that a mail is about to be sent, committed before anybody is called (ARCHITECTURE, section 5).
 //!
 //! A claim has a name of its own, not its process's: when an order comes back to a process that lost it meanwhile, its
 //! earlier claim is somebody else's and is waited for. Claims that certainly led to nothing are ended early. Those that

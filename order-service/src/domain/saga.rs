@@ -1,6 +1,6 @@
 //! The saga's state machine: what is known of an order's payment and stock, and what follows from it.
 //!
-//! Two rules make the topics commute (DESIGN, "Order per key survives failure"):
+//! Two rules make the topics commute (ARCHITECTURE, section 4):
 //!
 //! - A step only moves forward: it is the furthest thing that was ever heard of it, whatever order it was heard in. So
 //!   duplicates, late copies and redriven events change nothing that a later event has overtaken.

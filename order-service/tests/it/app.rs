@@ -75,7 +75,7 @@ impl Reply {
 }
 
 impl TestApp {
-    /// Without a Kafka: orders are taken all the same (DESIGN, section 2).
+    /// Without a Kafka: orders are taken all the same (ARCHITECTURE, section 2).
     pub async fn without_kafka() -> Result<Self> {
         Self::start(OrderConfig::default(), false).await
     }

@@ -5,7 +5,7 @@ use contracts::orders::OrderEvent;
 use super::intent::{Doubt, IntentKind};
 use super::payment::{Context, Payment, State};
 
-/// Notes, in the transaction that records the failure, that the event's call may have taken effect (DESIGN, section 4).
+/// Notes, in the transaction that records the failure, that the event's call may have taken effect (ARCHITECTURE, section 4).
 /// `None` where there is nothing to note.
 pub fn on_failed_attempt(
     payment: Option<Payment>,

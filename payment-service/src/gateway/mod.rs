@@ -1,7 +1,7 @@
 //! The payment gateway: what it can be asked, and that its answers are final.
 //!
 //! Every call carries an idempotency key that names the business intent ([`IntentKind::key`]): made again, it has the same
-//! answer and no second effect (DESIGN, section 5). What is no final answer is a [`Failure`], decided from facts in
+//! answer and no second effect (ARCHITECTURE, section 5). What is no final answer is a [`Failure`], decided from facts in
 //! [`status`]. There are two gateways: [`HttpGateway`], and the fake that the unit tests let misbehave.
 //!
 //! [`IntentKind::key`]: crate::domain::IntentKind::key

@@ -1,8 +1,9 @@
-//! What a gateway's silence or refusal means for an event: decided here, once, from facts (DESIGN, section 4).
+//! What a gateway's silence or refusal means for an event: decided here, once, from facts (ARCHITECTURE, section 4).
 //!
 //! | fact | failure | may have taken effect |
 //! |---|---|---|
 //! | connection refused, host unknown, no connection in time | outage | no |
+//! | 401, 403: our credentials are wrong, for every order alike | outage | no |
 //! | no answer in time (`gateway.timeout`), answer cut off (`gateway.broken`) | retryable | yes |
 //! | 5xx, 408, a 2xx that can't be read | retryable | yes |
 //! | 429 | retryable | no |
@@ -40,6 +41,8 @@ pub fn of_transport(error: &reqwest::Error) -> Failure {
 pub fn of_answer(status: u16, detail: &str) -> Failure {
     let class = format!("gateway.{status}");
     match status {
+        // No order's fault: they wait until an operator has mended the key.
+        401 | 403 => Failure::outage(class, detail),
         429 => Failure::retryable(class, detail),
         // Success without the promised body: it happened, and asking again with the same key says what.
         200..=299 | 408 | 500..=599 => Failure::retryable(class, detail).with_unknown_outcome(),
@@ -85,7 +88,10 @@ mod tests {
         }
         let failure = of_answer(429, "");
         assert_eq!((failure.kind, failure.outcome_unknown), (FailureKind::Retryable, false));
-        for status in [301, 400, 401, 404, 409, 422] {
+        for status in [401, 403] {
+            assert_eq!(of_answer(status, "").kind, FailureKind::Outage, "{status}");
+        }
+        for status in [301, 400, 404, 409, 422] {
             let failure = of_answer(status, "");
             assert_eq!(failure.kind, FailureKind::Permanent(Reason::Rejected), "{status}");
             assert!(!failure.outcome_unknown, "{status}");

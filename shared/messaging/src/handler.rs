@@ -1,4 +1,4 @@
-//! What a service implements: decide a batch of typed events inside one transaction (DESIGN, "the one screen").
+//! What a service implements: decide a batch of typed events inside one transaction (ARCHITECTURE, section 2).
 //!
 //! A handler sees typed events and a transaction. It never sees Kafka, an offset, a producer or a commit.
 

@@ -1,4 +1,4 @@
-//! What becomes of a failed attempt: the next retry tier, or the dead-letter topic (DESIGN, section 4).
+//! What becomes of a failed attempt: the next retry tier, or the dead-letter topic (ARCHITECTURE, section 4).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The batch transaction: the one screen of code that carries the suite (DESIGN, section 2).
+//! The batch transaction: the one screen of code that carries the suite (ARCHITECTURE, section 2).
 //!
 //! For every batch, in one PostgreSQL transaction and in this lock order: inbox rows, blocked keys, aggregates, outbox.
 //!

@@ -52,7 +52,8 @@ async fn live(stack: &mut Stack, settings: &Settings, folder: &DataFolder, once:
     let environment = stack.start(settings, folder).await?;
     print_table(settings, folder, &environment);
     say("\nA sample order:");
-    let sample = run_in_front(settings, &["place", "--sku", "SKU-1", "--watch"], &environment).await?;
+    let sample =
+        run_in_front(settings, &["place", "--sku", "SKU-1", "--watch", "--expect", "confirmed"], &environment).await?;
     if once {
         return Ok(End::Once(status_number(sample)));
     }
