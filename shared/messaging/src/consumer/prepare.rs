@@ -38,48 +38,47 @@ pub(super) async fn run<H: Handler>(
     tasks: Vec<Task<H::Event, H::Answer>>,
     completions: UnboundedSender<Completion<H::Event, H::Answer>>,
 ) {
-    let ids: Vec<RecordId> = tasks.iter().map(|task| task.id).collect();
     let (steps, events): (Vec<_>, Vec<_>) =
         tasks.into_iter().partition(|task| matches!(task.arrival.body, Body::Release));
-    let mut calls: JoinSet<(RecordId, Outcome<H>)> = JoinSet::new();
-    let mut pending: BTreeSet<RecordId> = ids.into_iter().collect();
+    let mut under_way: JoinSet<(RecordId, Option<Outcome<H>>)> = JoinSet::new();
+    // The core may have ended: then nobody needs the answer, the next owner repeats the call under its key.
     let report = |id: RecordId, (prepared, result): Outcome<H>| {
-        // The core may have ended: then nobody needs the answer, the next owner repeats the call under its key.
         let _ = completions.send(Completion::Prepared { id, prepared, result });
     };
+    let not_prepared = |ids: Vec<RecordId>| {
+        let _ = completions.send(Completion::NotPrepared { lane, ids });
+    };
+    for step in steps {
+        let transactor = Arc::clone(&transactor);
+        under_way.spawn(async move {
+            let prepared = prepare_step(&transactor, &step).await;
+            let prepared = prepared.inspect_err(|failure| {
+                tracing::warn!(%failure, "held events could not be looked up; the lane waits");
+            });
+            (step.id, prepared.ok())
+        });
+    }
     match plan_events(&transactor, &events).await {
         Ok(planned) => {
             for (id, outcome) in planned.ready {
-                pending.remove(&id);
                 report(id, outcome);
             }
             for call in planned.calls {
                 let (transactor, id) = (Arc::clone(&transactor), events[call.index].id);
-                pending.remove(&id);
-                calls.spawn(async move { (id, make_call(&transactor, call.delivered, call.plan).await) });
+                under_way.spawn(async move { (id, Some(make_call(&transactor, call.delivered, call.plan).await)) });
             }
         }
-        Err(failure) => tracing::warn!(%failure, "events could not be looked up; the lane waits"),
-    }
-    for step in &steps {
-        match prepare_step(&transactor, step).await {
-            Ok(outcome) => {
-                pending.remove(&step.id);
-                report(step.id, outcome);
-            }
-            Err(failure) => {
-                tracing::warn!(%failure, "held events could not be looked up; the lane waits")
-            }
+        Err(failure) => {
+            tracing::warn!(%failure, "events could not be looked up; the lane waits");
+            not_prepared(events.iter().map(|task| task.id).collect());
         }
     }
-    if !pending.is_empty() {
-        let _ = completions.send(Completion::NotPrepared { lane, ids: pending.into_iter().collect() });
-    }
-    while let Some(called) = calls.join_next().await {
-        match called {
-            Ok((id, outcome)) => report(id, outcome),
-            // Panics are caught inside the call; a task is only aborted with the runtime.
-            Err(error) => tracing::error!(%error, "a call's task ended without an answer"),
+    while let Some(ended) = under_way.join_next().await {
+        match ended {
+            Ok((id, Some(outcome))) => report(id, outcome),
+            Ok((id, None)) => not_prepared(vec![id]),
+            // Panics are caught inside; a task is only aborted with the runtime.
+            Err(error) => tracing::error!(%error, "a preparation ended without an answer"),
         }
     }
 }
@@ -165,7 +164,8 @@ async fn plan<H: Handler>(
     if delivered.is_empty() {
         return Ok(Vec::new());
     }
-    let plans = transactor.handler.plan(&transactor.db, delivered).await?;
+    let planned = AssertUnwindSafe(transactor.handler.plan(&transactor.db, delivered)).catch_unwind().await;
+    let plans = planned.unwrap_or_else(|_| Err(Failure::retryable("handler.panic", "the handler's plan panicked")))?;
     if plans.len() == delivered.len() {
         Ok(plans)
     } else {

@@ -34,6 +34,9 @@ impl Handler for Caller {
     const CALLS: Calls = Calls::BeforeTransaction;
 
     async fn plan(&self, _db: &PgPool, events: &[Arc<Delivered<OrderEvent>>]) -> Result<Vec<Option<()>>, Failure> {
+        let panics =
+            |event: &OrderEvent| matches!(event, OrderEvent::Placed(placed) if placed.payment_method == "panic");
+        assert!(!events.iter().any(|event| panics(&event.event)), "as the test wants it");
         Ok(events.iter().map(|_| Some(())).collect())
     }
 
@@ -115,6 +118,45 @@ async fn a_failed_call_is_retried_in_order_and_held_events_are_called_one_by_one
     let mut wanted = vec![expected[0]];
     wanted.extend(&expected);
     assert_eq!(calls, wanted, "the failed call is made again, every other one once");
+    rig.wait_settled().await?;
+    instance.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_call_of_a_held_event_holds_back_its_own_key_only() -> Result<()> {
+    let rig = Rig::new(&[200]).await?;
+    let outside = Arc::new(Outside::default());
+    let slow = OrderId::new();
+    let head = rig.publish(&placed_for(slow, "fail:1")).await?;
+    let held = rig.publish(&placed_for(slow, "slow")).await?;
+    let instance = rig.start_with(Caller(Arc::clone(&outside)));
+    // The head has passed and the step that releases the other one waits for its call.
+    eventually("the held event is called", BOUND, async || {
+        ensure!(outside.calls.lock().expect("calls").contains(&held), "not yet");
+        Ok(())
+    })
+    .await?;
+    for _ in 0..20 {
+        rig.publish(&placed("tok")).await?;
+    }
+    rig.wait_applied(21).await?;
+    outside.slow.notify_one();
+    let applied = rig.wait_applied(22).await?;
+    assert_eq!((applied[0].event_id, applied[21].event_id), (head, held));
+    rig.wait_settled().await?;
+    instance.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_planning_panics_is_dead_lettered_and_its_neighbours_are_applied() -> Result<()> {
+    let rig = Rig::new(&[100]).await?;
+    let bad = rig.publish(&placed("panic")).await?;
+    for _ in 0..10 {
+        rig.publish(&placed("tok")).await?;
+    }
+    let instance = rig.start_with(Caller(Arc::default()));
+    rig.wait_applied(10).await?;
+    rig.wait_outcome(bad, "dead").await?;
     rig.wait_settled().await?;
     instance.stop().await
 }
