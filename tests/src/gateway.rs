@@ -4,7 +4,6 @@ use anyhow::{Result, ensure};
 use contracts::OrderId;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::json;
 use testkit::eventually;
 
 use crate::{BOUND, Suite};
@@ -81,16 +80,5 @@ impl Suite {
             Ok(())
         })
         .await
-    }
-
-    /// What happens to every call from now on: `none`, `error`, `slow` or `refuse`.
-    ///
-    /// # Errors
-    /// When the gateway does not take it.
-    pub async fn gateway_fault(&self, mode: &str) -> Result<()> {
-        let url = format!("{}/v1/faults", self.gateway_url());
-        let answer = self.http.post(url).json(&json!({"mode": mode})).send().await?;
-        ensure!(answer.status().is_success(), "fault {mode}: {}", answer.status());
-        Ok(())
     }
 }
