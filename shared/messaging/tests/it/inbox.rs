@@ -22,7 +22,8 @@ fn days_ago(days: i64) -> Date {
 }
 
 async fn partitions(db: &PgPool) -> Result<Vec<String>> {
-    let names = "select inhrelid::regclass::text from pg_inherits where inhparent = 'processed_events'::regclass order by 1";
+    let names =
+        "select inhrelid::regclass::text from pg_inherits where inhparent = 'processed_events'::regclass order by 1";
     Ok(sqlx::query_scalar(names).fetch_all(db).await?)
 }
 
