@@ -1,9 +1,9 @@
-/// One way to break the machine: in one of its sources, `from` (found exactly once) becomes `to`, where `$ON` is true in
+/// One way to break the machine, or what the simulator models of the transaction: in one source, `from` (found exactly once) becomes `to`, where `$ON` is true in
 /// the runs that look for this mutation.
 pub struct Mutation {
-    /// A machine that ...
+    /// Something that ...
     pub name: &'static str,
-    /// The source.
+    /// The source: `machine/` or `sim/`.
     pub file: &'static str,
     /// What it says.
     pub from: &'static str,
@@ -15,7 +15,7 @@ pub struct Mutation {
 pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "stores the offset of what is not committed",
-        file: "partition.rs",
+        file: "machine/partition.rs",
         from: "if self.finished > self.stored {",
         to: "let running = |entry: &&Entry| entry.stage == Stage::Running;
         if let Some(entry) = self.entries.iter().take_while(running).last().filter(|_| $ON) {
@@ -25,99 +25,158 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "takes an answer of an earlier assignment for the present one's",
-        file: "mod.rs",
+        file: "machine/mod.rs",
         from: "filter(|partition| partition.generation == id.generation)",
         to: "filter(|partition| partition.generation == id.generation || $ON)",
     },
     Mutation {
         name: "starts before the due time",
-        file: "partition.rs",
+        file: "machine/partition.rs",
         from: "self.due_ms.is_some_and(|due| due > now_ms)",
         to: "self.due_ms.is_some_and(|due| due > now_ms) && !$ON",
     },
     Mutation {
         name: "runs two transactions in a lane",
-        file: "lane.rs",
+        file: "machine/lane.rs",
         from: "if !self.running.is_empty() {",
         to: "if !self.running.is_empty() && !$ON {",
     },
     Mutation {
         name: "has a key in flight twice",
-        file: "lane.rs",
+        file: "machine/lane.rs",
         from: "entry.key.is_none_or(|key| busy.insert(key))",
         to: "entry.key.is_none_or(|key| busy.insert(key) || $ON)",
     },
     Mutation {
         name: "forgets the calls of a partition that went and came back",
-        file: "mod.rs",
+        file: "machine/mod.rs",
         from: "lane.orphan(tp, &partition);",
         to: "if !$ON { lane.orphan(tp, &partition); }",
     },
     Mutation {
         name: "takes records from a revoked partition",
-        file: "lane.rs",
+        file: "machine/lane.rs",
         from: "let mut fresh = !draining && !partition.is_revoked();",
         to: "let mut fresh = !draining && (!partition.is_revoked() || $ON);",
     },
     Mutation {
         name: "lets a record that can't be read overtake its key",
-        file: "lane.rs",
+        file: "machine/lane.rs",
         from: "unprepared.extend(entry.key);",
         to: "if !$ON { unprepared.extend(entry.key); }",
     },
     Mutation {
         name: "drops what a batch left",
-        file: "mod.rs",
+        file: "machine/mod.rs",
         from: "partition.leave(id.offset, now_ms, due_ms);",
         to: "if !$ON { partition.leave(id.offset, now_ms, due_ms); }",
     },
     Mutation {
         name: "never resumes a paused partition",
-        file: "partition.rs",
+        file: "machine/partition.rs",
         from: "let resume = drained && self.paused && !self.revoked;",
         to: "let resume = drained && self.paused && !self.revoked && !$ON;",
     },
     Mutation {
         name: "gives a partition away paused",
-        file: "mod.rs",
+        file: "machine/mod.rs",
         from: "if partition.is_paused() {",
         to: "if partition.is_paused() && !$ON {",
     },
     Mutation {
         name: "gives a partition away with work in flight",
-        file: "mod.rs",
+        file: "machine/mod.rs",
         from: "partition.is_revoked() && partition.in_flight() == 0",
         to: "partition.is_revoked() && (partition.in_flight() == 0 || $ON)",
     },
     Mutation {
         name: "goes on with a partition that is lost",
-        file: "mod.rs",
+        file: "machine/mod.rs",
         from: "Input::Revoked { partitions, lost: true } => self.drop_partitions(&partitions, out),",
         to: "Input::Revoked { partitions, lost: true } if $ON => self.revoke(&partitions, out),
             Input::Revoked { partitions, lost: true } => self.drop_partitions(&partitions, out),",
     },
     Mutation {
         name: "waits for a probe that needed no call",
-        file: "breaker.rs",
+        file: "machine/breaker.rs",
         from: "self.abandon(now_ms, |probe| probe == id)",
         to: "self.abandon(now_ms, |probe| probe == id && !$ON)",
     },
     Mutation {
         name: "sleeps through a due time",
-        file: "mod.rs",
+        file: "machine/mod.rs",
         from: "partition.next_due_ms(now_ms)).min()",
         to: "partition.next_due_ms(now_ms)).min().filter(|_| !$ON)",
     },
     Mutation {
         name: "says that it has drained too early",
-        file: "mod.rs",
+        file: "machine/mod.rs",
         from: "!self.drained && self.in_flight() == 0",
         to: "!self.drained && (self.in_flight() == 0 || $ON)",
     },
     Mutation {
         name: "never pauses",
-        file: "partition.rs",
+        file: "machine/partition.rs",
         from: "let pause = full && !self.paused && !self.revoked;",
         to: "let pause = full && !self.paused && !self.revoked && !$ON;",
+    },
+    // The transaction's guards, removed from the model: were the checks blind to them, it would show here.
+    Mutation {
+        name: "claims what the inbox knows",
+        file: "sim/database.rs",
+        from: "None => true,\n            Some((outcome, attempt)) =>",
+        to: "None => true,\n            Some(_) if $ON => true,\n            Some((outcome, attempt)) =>",
+    },
+    Mutation {
+        name: "does not set aside what is behind a blocked key",
+        file: "sim/batch.rs",
+        from: "let behind = key.filter(|key| {",
+        to: "let behind = key.filter(|_| !$ON).filter(|key| {",
+    },
+    Mutation {
+        name: "settles a head before it holds what waits behind it",
+        file: "sim/batch.rs",
+        from: "for &(task, event, key) in &sorted.held {",
+        to: "if $ON {
+            self.settle_heads(&sorted, &heads, saw);
+        }
+        let heads = if $ON { BTreeSet::new() } else { heads };
+        for &(task, event, key) in &sorted.held {",
+    },
+    Mutation {
+        name: "takes an event's first copy of a batch and not its latest attempt",
+        file: "sim/batch.rs",
+        from: "if rank(task) > rank(&part[*chosen]) {",
+        to: "if rank(task) > rank(&part[*chosen]) && !$ON {",
+    },
+    Mutation {
+        name: "lets a later part of a batch overtake one that was left",
+        file: "sim/work.rs",
+        from: "if self.parts.len() < self.barrier {",
+        to: "if self.parts.len() < self.barrier && !$ON {",
+    },
+    Mutation {
+        name: "lets the copy of a held event claim it",
+        file: "sim/database.rs",
+        from: "self.inbox.insert(event, (Outcome::Held, record.attempt));",
+        to: "self.inbox.insert(event, (Outcome::Held, record.attempt - u16::from($ON)));",
+    },
+    Mutation {
+        name: "releases held events whatever the state of their key",
+        file: "sim/release.rs",
+        from: "is_none_or(|block| block.state != State::Draining)",
+        to: "is_none_or(|block| block.state != State::Draining && !$ON)",
+    },
+    Mutation {
+        name: "frees a key that has held events",
+        file: "sim/database.rs",
+        from: "if self.next_held(key, 1).is_empty() {",
+        to: "if self.next_held(key, 1).is_empty() || $ON {",
+    },
+    Mutation {
+        name: "makes what comes back wait for room behind its key",
+        file: "sim/batch.rs",
+        from: "filter(|(task, _, _)| !task.record.comeback)",
+        to: "filter(|(task, _, _)| !task.record.comeback || $ON)",
     },
 ];
