@@ -18,10 +18,11 @@ use messaging::{Item, Record, Settings, inbox};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use sqlx::{Connection as _, PgConnection, PgPool, Row as _};
+use sqlx::{PgPool, Row as _};
 use testkit::{Cluster, TestDatabase};
 use tokio::task::JoinSet;
 
+use crate::app::BOUND;
 use crate::events::{cancelled, confirmed, encoded, placed};
 
 type Delivery = Task<OrderEvent, std::convert::Infallible>;
@@ -200,9 +201,18 @@ fn rand_seed() -> [u8; 32] {
 #[tokio::test(flavor = "multi_thread")]
 async fn lanes_side_by_side_on_hot_skus_neither_oversell_nor_deadlock() -> Result<()> {
     let shop = Shop::open().await?;
+    // PostgreSQL would end a deadlock after a second and the runtime start again: here it lasts, and so is seen.
+    sqlx::raw_sql(
+        "do $$ begin execute format('alter database %I set deadlock_timeout = ''1h''', current_database()); end $$",
+    )
+    .execute(&shop.database.pool)
+    .await?;
+    let db = PgPool::connect(&shop.database.url).await?;
+    let settings = Arc::new(Settings::new(inventory_service::NAME, "nowhere:9092"));
+    let transactor = Arc::new(Transactor::new(Arc::new(InventoryHandler), db, settings));
     let mut lanes: JoinSet<Result<()>> = JoinSet::new();
     for lane in 0..4_i32 {
-        let transactor = Arc::clone(&shop.transactor);
+        let transactor = Arc::clone(&transactor);
         lanes.spawn(async move {
             let mut offset = 0;
             for _ in 0..12 {
@@ -224,7 +234,7 @@ async fn lanes_side_by_side_on_hot_skus_neither_oversell_nor_deadlock() -> Resul
             Ok(())
         });
     }
-    while let Some(lane) = lanes.join_next().await {
+    while let Some(lane) = tokio::time::timeout(BOUND, lanes.join_next()).await.context("the lanes are stuck")? {
         lane??;
     }
     let effects = shop.effects().await?;
@@ -239,10 +249,5 @@ async fn lanes_side_by_side_on_hot_skus_neither_oversell_nor_deadlock() -> Resul
         assert_eq!(reserved + sold, held, "{sku}");
     }
     assert_eq!(effects.reservations.len(), 480);
-    // A deadlock would be restarted and so leave no other trace. Backends report it when they end at the latest.
-    shop.database.pool.close().await;
-    let mut connection = PgConnection::connect(&shop.database.url).await?;
-    let counted = "select deadlocks from pg_stat_database where datname = current_database()";
-    assert_eq!(sqlx::query_scalar::<_, i64>(counted).fetch_one(&mut connection).await?, 0);
     Ok(())
 }
