@@ -128,8 +128,9 @@ impl Lane {
         let mut busy: HashSet<u64> = self.orphans.values().flatten().copied().collect();
         let mut under_way = self.orphans.len();
         for (_, partition) in partitions.iter().filter(|(_, partition)| partition.in_flight() > 0) {
-            let flying = |entry: &&Entry| matches!(entry.stage, Stage::Preparing | Stage::Ready | Stage::Running);
-            busy.extend(partition.entries().map(|(_, entry)| entry).filter(flying).filter_map(|entry| entry.key));
+            // They are near the front: the rest of a long queue is not looked at.
+            let flying = partition.entries().map(|(_, entry)| entry).filter(|entry| entry.is_in_flight());
+            busy.extend(flying.take(partition.in_flight()).filter_map(|entry| entry.key));
             under_way += partition.count(Stage::Preparing);
         }
         let mut records = Vec::new();
@@ -158,9 +159,8 @@ impl Lane {
 /// The places and offsets of a partition's records that may go into a transaction now.
 fn startable(partition: &Partition, now_ms: i64, draining: bool, room: usize) -> Vec<(usize, i64)> {
     let mut chosen = Vec::new();
-    if partition.count(Stage::Ready) + partition.count(Stage::Waiting) == 0 {
-        return chosen;
-    }
+    let plain = if partition.has_plain() { partition.count(Stage::Waiting) } else { 0 };
+    let room = room.min(partition.count(Stage::Ready) + plain);
     let mut fresh = !draining && !partition.is_revoked();
     // Keys of earlier records that are not prepared yet: a plain record (one that can't be read) waits behind them.
     let mut unprepared: HashSet<u64> = HashSet::new();
@@ -178,7 +178,8 @@ fn startable(partition: &Partition, now_ms: i64, draining: bool, room: usize) ->
         };
         if start {
             chosen.push((index, entry.offset));
-        } else if entry.kind == Kind::Prepared && matches!(entry.stage, Stage::Waiting | Stage::Preparing) {
+        } else if plain > 0 && entry.kind == Kind::Prepared && matches!(entry.stage, Stage::Waiting | Stage::Preparing)
+        {
             unprepared.extend(entry.key);
         }
     }

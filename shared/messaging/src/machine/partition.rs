@@ -32,6 +32,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    fn is_timed(&self) -> bool {
+        self.due_ms.is_some() || self.deferred_ms.is_some()
+    }
+
+    pub(super) fn is_in_flight(&self) -> bool {
+        matches!(self.stage, Stage::Preparing | Stage::Ready | Stage::Running)
+    }
+
     /// Whether its time has not come; nothing of its partition overtakes it.
     pub(super) fn is_early(&self, now_ms: i64) -> bool {
         self.due_ms.is_some_and(|due| due > now_ms)
@@ -54,6 +62,10 @@ pub(super) struct Partition {
     stages: [usize; 5],
     /// How many entries need preparation.
     prepared: usize,
+    /// How many entries need none, and are not skipped.
+    plain: usize,
+    /// How many entries were given a time before which they may not start.
+    timed: usize,
     last_arrived: i64,
     stored: Option<i64>,
     /// The offset behind the finished prefix.
@@ -70,6 +82,8 @@ impl Partition {
             bytes: 0,
             stages: [0; 5],
             prepared: 0,
+            plain: 0,
+            timed: 0,
             last_arrived: -1,
             stored: None,
             finished: None,
@@ -91,6 +105,8 @@ impl Partition {
         self.last_arrived = arrival.offset;
         self.bytes += arrival.bytes;
         self.prepared += usize::from(arrival.kind == Kind::Prepared);
+        self.plain += usize::from(arrival.kind == Kind::Plain);
+        self.timed += usize::from(arrival.due_ms.is_some());
         let stage = if arrival.kind == Kind::Skip { Stage::Done } else { Stage::Waiting };
         self.stages[stage as usize] += 1;
         self.entries.push_back(Entry {
@@ -116,6 +132,14 @@ impl Partition {
         entry.stage = stage;
     }
 
+    /// Changes the times before which an entry may not start.
+    fn wait(&mut self, index: usize, change: impl FnOnce(&mut Entry)) {
+        let entry = &mut self.entries[index];
+        self.timed -= usize::from(entry.is_timed());
+        change(entry);
+        self.timed += usize::from(entry.is_timed());
+    }
+
     /// Where the record at this offset is, provided that it is in this stage. Any other answer is late, or a copy.
     fn find(&self, offset: i64, stage: Stage) -> Option<usize> {
         let index = self.entries.binary_search_by_key(&offset, |entry| entry.offset).ok()?;
@@ -132,7 +156,7 @@ impl Partition {
     /// Back to waiting after a preparation that doesn't count; `deferred_ms` lets others be tried first.
     pub(super) fn put_back(&mut self, offset: i64, deferred_ms: Option<i64>) {
         if let Some(index) = self.find(offset, Stage::Preparing) {
-            self.entries[index].deferred_ms = deferred_ms;
+            self.wait(index, |entry| entry.deferred_ms = deferred_ms);
             self.set(index, Stage::Waiting);
         }
     }
@@ -147,9 +171,8 @@ impl Partition {
     /// Back from a batch without an outcome: a prepared record keeps its answer, unless it is to wait anew.
     pub(super) fn leave(&mut self, offset: i64, now_ms: i64, due_ms: Option<i64>) {
         if let Some(index) = self.find(offset, Stage::Running) {
-            let entry = &mut self.entries[index];
-            let keeps_answer = entry.kind == Kind::Prepared && due_ms.is_none();
-            entry.due_ms = due_ms.filter(|&due| due > now_ms).or(entry.due_ms);
+            let keeps_answer = self.entries[index].kind == Kind::Prepared && due_ms.is_none();
+            self.wait(index, |entry| entry.due_ms = due_ms.filter(|&due| due > now_ms).or(entry.due_ms));
             self.set(index, if keeps_answer { Stage::Ready } else { Stage::Waiting });
         }
     }
@@ -160,6 +183,8 @@ impl Partition {
             self.stages[Stage::Done as usize] -= 1;
             self.bytes -= entry.bytes;
             self.prepared -= usize::from(entry.kind == Kind::Prepared);
+            self.plain -= usize::from(entry.kind == Kind::Plain);
+            self.timed -= usize::from(entry.is_timed());
             self.finished = Some(entry.offset + 1);
         }
         if self.finished > self.stored {
@@ -199,9 +224,14 @@ impl Partition {
         self.prepared > 0
     }
 
+    /// Whether any record here needs none.
+    pub(super) fn has_plain(&self) -> bool {
+        self.plain > 0
+    }
+
     /// The earliest time at which something that waits for a time may start.
     pub(super) fn next_due_ms(&self, now_ms: i64) -> Option<i64> {
-        if self.revoked || self.count(Stage::Waiting) == 0 {
+        if self.revoked || self.timed == 0 || self.count(Stage::Waiting) == 0 {
             return None;
         }
         let mut next: Option<i64> = None;
