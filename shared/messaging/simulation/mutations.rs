@@ -179,4 +179,10 @@ pub const MUTATIONS: &[Mutation] = &[
         from: "filter(|(task, _, _)| !task.record.comeback)",
         to: "filter(|(task, _, _)| !task.record.comeback || $ON)",
     },
+    Mutation {
+        name: "attempts what the database's clock finds early",
+        file: "sim/batch.rs",
+        from: "if owned.iter().any(|task| task.record.due_ms.is_some_and(|due| due > self.now_ms)) {",
+        to: "if !$ON && owned.iter().any(|task| task.record.due_ms.is_some_and(|due| due > self.now_ms)) {",
+    },
 ];

@@ -40,6 +40,11 @@ impl Database {
         let events: Vec<EventNo> = sorted.items.iter().map(|(_, event)| *event).collect();
         self.decide(&events)?;
 
+        let attempted = sorted.items.iter().map(|(task, _)| task).chain(sorted.failed.iter().map(|(task, _, _)| task));
+        if let Some(early) = attempted.into_iter().find(|task| task.record.due_ms.is_some_and(|due| due > self.now_ms))
+        {
+            self.violations.push(format!("I13: {early:?} is attempted at {}", self.now_ms));
+        }
         // All at once, so the order of these two shows nowhere; the check of `apply` knows what died here.
         for &(task, event, verdict) in &sorted.failed {
             self.record_failure(&task.record, event, verdict, saw);

@@ -13,7 +13,7 @@ pub const FETCH: usize = 5;
 /// The most messages from the polling thread that wait.
 pub const TOLD: usize = 6;
 /// Random steps before everything is healed and settles.
-pub const STEPS: usize = 600;
+pub const STEPS: usize = 1_000;
 
 /// The world.
 #[derive(Debug)]
