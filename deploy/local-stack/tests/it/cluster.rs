@@ -1,5 +1,4 @@
 //! Several brokers on one list of voters.
-#![allow(missing_docs)]
 
 use anyhow::Result;
 use local_stack::{Kafka, KafkaOptions, Scratch, free_port};

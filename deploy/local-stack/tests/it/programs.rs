@@ -1,5 +1,4 @@
 //! The real programs: started, stopped, killed, started again.
-#![allow(missing_docs)]
 
 use anyhow::{Context, Result};
 use local_stack::{Kafka, KafkaOptions, Postgres, PostgresOptions, Scratch, free_port};

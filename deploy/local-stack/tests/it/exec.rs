@@ -1,5 +1,4 @@
 //! `local-stack exec`: the command's world, its status, and that nothing outlives it.
-#![allow(missing_docs)]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
