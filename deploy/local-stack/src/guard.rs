@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 /// The guard's pipe; the first use starts it, and the end of the process closes it.
 static PIPE: Mutex<Option<ChildStdin>> = Mutex::new(None);
 
-/// Each group gets its own signal and 10 s to go, then SIGKILL.
+/// Each group gets its own signal and about 5 s to go, then SIGKILL.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 groups=''
@@ -39,7 +39,7 @@ for entry in $groups; do
   kill -s CONT -- "-$group" 2>/dev/null
   rounds=0
   # Where nobody reaps orphans (a container without an init), an ended leader stays as a zombie.
-  while [ $rounds -lt 100 ] && kill -s 0 -- "-$group" 2>/dev/null \
+  while [ $rounds -lt 50 ] && kill -s 0 -- "-$group" 2>/dev/null \
     && ! grep -qs '^State:[[:space:]]*Z' "/proc/$group/status"; do
     rounds=$((rounds + 1))
     sleep 0.1

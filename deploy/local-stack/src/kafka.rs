@@ -38,6 +38,8 @@ pub struct KafkaOptions {
     pub replication: usize,
     /// The JVM's largest heap, in MiB.
     pub heap_mib: u32,
+    /// More flags for the JVM.
+    pub jvm_flags: Vec<String>,
     /// More lines for server.properties; a later one wins.
     pub settings: Vec<(String, String)>,
 }
@@ -52,12 +54,13 @@ impl KafkaOptions {
             voters: vec![(1, controller_port)],
             replication: 1,
             heap_mib: 512,
+            jvm_flags: Vec::new(),
             settings: Vec::new(),
         }
     }
 
-    /// Settings for many short-lived tests on one broker: groups may notice a dead member within a second, and a new
-    /// topic costs little.
+    /// Settings for short-lived brokers with many tests: groups may notice a dead member within a second, a new topic
+    /// costs little, and the JVM doesn't spend a third of its start on optimising what soon ends.
     #[must_use]
     pub fn for_tests(mut self) -> Self {
         let settings = [
@@ -65,6 +68,7 @@ impl KafkaOptions {
             ("log.index.size.max.bytes", "65536"),
             ("file.delete.delay.ms", "1000"),
         ];
+        self.jvm_flags.push("-XX:TieredStopAtLevel=1".to_owned());
         self.settings.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
         self
     }
@@ -233,7 +237,9 @@ impl Kafka {
         std::fs::write(folder.join("server.properties"), self.options.properties()?)?;
         std::fs::write(folder.join("log4j2.properties"), LOG4J)?;
         self.format().await?;
-        let mut command = self.java(&[&format!("-Xmx{}m", self.options.heap_mib)], "kafka.Kafka");
+        let mut flags = vec![format!("-Xmx{}m", self.options.heap_mib)];
+        flags.extend(self.options.jvm_flags.iter().cloned());
+        let mut command = self.java(&flags, "kafka.Kafka");
         command.arg(folder.join("server.properties"));
         let output = service_process::open_log(&self.log_file())?;
         command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
@@ -246,7 +252,8 @@ impl Kafka {
         if self.options.log_dir().join("meta.properties").exists() {
             return Ok(());
         }
-        let mut command = self.java(&["-Xmx128m", "-XX:TieredStopAtLevel=1"], "kafka.tools.StorageTool");
+        let mut command =
+            self.java(&["-Xmx128m".to_owned(), "-XX:TieredStopAtLevel=1".to_owned()], "kafka.tools.StorageTool");
         command.args(["format", "--ignore-formatted", "-t", CLUSTER_ID, "-c"]);
         command.arg(self.options.data_dir.join("server.properties"));
         let output = tokio::task::spawn_blocking(move || command.output())
@@ -262,7 +269,7 @@ impl Kafka {
         Ok(())
     }
 
-    fn java(&self, flags: &[&str], class: &str) -> Command {
+    fn java(&self, flags: &[String], class: &str) -> Command {
         let mut command = Command::new(java());
         command
             .current_dir(&self.options.data_dir)

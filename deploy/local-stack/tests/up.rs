@@ -1,4 +1,5 @@
 //! `local-stack up` with the real services: they must be built (`cargo build --workspace --bins`; `make test` does).
+#![allow(missing_docs)]
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};

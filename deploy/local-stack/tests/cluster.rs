@@ -1,4 +1,5 @@
 //! Several brokers on one list of voters.
+#![allow(missing_docs)]
 
 use anyhow::Result;
 use local_stack::{Kafka, KafkaOptions, Scratch, free_port};
@@ -9,7 +10,8 @@ async fn three_brokers_form_one_cluster() -> Result<()> {
     let voters: Vec<(u32, u16)> = (1..=3).map(|id| Ok((id, free_port()?))).collect::<Result<_>>()?;
     let mut brokers = Vec::new();
     for (id, controller) in &voters {
-        let single = KafkaOptions::single(folder.path().join(format!("kafka-{id}")), free_port()?, *controller);
+        let single =
+            KafkaOptions::single(folder.path().join(format!("kafka-{id}")), free_port()?, *controller).for_tests();
         let options = KafkaOptions { node_id: *id, voters: voters.clone(), replication: 3, heap_mib: 256, ..single };
         brokers.push(Kafka::launch(options).await?);
     }

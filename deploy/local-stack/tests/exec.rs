@@ -1,4 +1,5 @@
 //! `local-stack exec`: the command's world, its status, and that nothing outlives it.
+#![allow(missing_docs)]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_secs(60);
 
 fn exec(script: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_local-stack"));

@@ -1,4 +1,5 @@
 //! The real programs: started, stopped, killed, started again.
+#![allow(missing_docs)]
 
 use anyhow::{Context, Result};
 use local_stack::{Kafka, KafkaOptions, Postgres, PostgresOptions, Scratch, free_port};
@@ -53,7 +54,8 @@ async fn a_role_may_connect_to_its_own_database_only_and_needs_its_password() ->
 #[tokio::test]
 async fn kafka_is_formatted_once_and_comes_back_after_stop_and_kill() -> Result<()> {
     let folder = Scratch::new("test")?;
-    let mut kafka = Kafka::start(KafkaOptions::single(folder.path().join("kafka"), free_port()?, free_port()?)).await?;
+    let mut kafka =
+        Kafka::start(KafkaOptions::single(folder.path().join("kafka"), free_port()?, free_port()?).for_tests()).await?;
     let formatted = std::fs::read(folder.path().join("kafka/log/meta.properties"))?;
     let first = kafka.pid();
     kafka.stop().await?;
