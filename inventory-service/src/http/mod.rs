@@ -6,8 +6,6 @@ mod stock;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
-use messaging::{Failure, FailureKind};
-use service::Problem;
 use sqlx::PgPool;
 
 /// The largest body of a request, in bytes.
@@ -21,16 +19,4 @@ pub fn routes(db: PgPool) -> Router {
         .route("/reservations/{order_id}", get(reservations::show))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(db)
-}
-
-/// The database is away, or something is wrong with us.
-fn problem(failure: impl Into<Failure>) -> Problem {
-    let failure = failure.into();
-    match failure.kind {
-        FailureKind::Outage | FailureKind::Conflict => {
-            tracing::warn!(%failure, "request not answered");
-            Problem::unavailable("the database does not answer", 1)
-        }
-        FailureKind::Retryable | FailureKind::Permanent(_) => Problem::internal(failure),
-    }
 }

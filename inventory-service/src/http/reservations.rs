@@ -10,7 +10,6 @@ use service::problem::ValidPath;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::problem;
 use crate::db;
 
 #[derive(Debug, Serialize)]
@@ -33,7 +32,7 @@ pub(super) async fn show(
     ValidPath(order_id): ValidPath<Uuid>,
 ) -> Result<Json<ReservationView>, Problem> {
     let order_id = OrderId(order_id);
-    let found = db::reservations::find(&db, order_id).await.map_err(problem)?;
+    let found = db::reservations::find(&db, order_id).await?;
     let (reservation, updated_at) =
         found.ok_or_else(|| Problem::not_found("nothing is known of a reservation for this order"))?;
     let lines = reservation.lines.iter().map(|(sku, quantity)| LineView { sku: sku.clone(), quantity }).collect();

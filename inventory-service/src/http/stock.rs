@@ -5,12 +5,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use contracts::Sku;
 use jiff::Timestamp;
+use messaging::Failure;
 use serde::{Deserialize, Serialize};
 use service::Problem;
 use service::problem::{FieldError, Pointer, ValidJson, ValidPath, ValidQuery};
 use sqlx::PgPool;
 
-use super::problem;
 use crate::db;
 use crate::db::stock::{Counted, Listed};
 
@@ -70,7 +70,7 @@ pub(super) async fn list(
     }
     // One more tells whether there is a next page.
     let wanted = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut found = db::stock::list(&db, query.after.as_ref(), wanted).await.map_err(problem)?;
+    let mut found = db::stock::list(&db, query.after.as_ref(), wanted).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|last| last.sku.clone());
@@ -79,7 +79,7 @@ pub(super) async fn list(
 
 /// One SKU.
 pub(super) async fn show(State(db): State<PgPool>, ValidPath(sku): ValidPath<Sku>) -> Result<Json<StockView>, Problem> {
-    let found = db::stock::find(&db, &sku).await.map_err(problem)?;
+    let found = db::stock::find(&db, &sku).await?;
     found.map(|listed| Json(listed.into())).ok_or_else(|| Problem::not_found(format!("no stock is known of {sku}")))
 }
 
@@ -100,8 +100,8 @@ pub(super) async fn count(
         let detail = format!("must be between 0 and {LARGEST_STOCK}");
         return Err(Problem::invalid(vec![FieldError::new(Pointer::root().field("stock"), "out_of_range", detail)]));
     }
-    let mut connection = db.acquire().await.map_err(problem)?;
-    match db::stock::count(&mut connection, &sku, stock).await.map_err(problem)? {
+    let mut connection = db.acquire().await.map_err(Failure::from)?;
+    match db::stock::count(&mut connection, &sku, stock).await? {
         Counted::Created(listed) => Ok((StatusCode::CREATED, Json(listed.into()))),
         Counted::Changed(listed) => Ok((StatusCode::OK, Json(listed.into()))),
         Counted::TooFew(listed) => {

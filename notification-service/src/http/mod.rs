@@ -5,7 +5,6 @@ use axum::routing::get;
 use axum::{Json, Router};
 use contracts::OrderId;
 use jiff::Timestamp;
-use messaging::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 use service::Problem;
 use service::problem::{ValidPath, ValidQuery};
@@ -69,7 +68,7 @@ async fn of_order(
     ValidPath(order_id): ValidPath<Uuid>,
 ) -> Result<Json<OrderDeliveries>, Problem> {
     let order_id = OrderId(order_id);
-    let found = pages::of_order(&db, order_id).await.map_err(problem)?;
+    let found = pages::of_order(&db, order_id).await?;
     if found.is_empty() {
         return Err(Problem::not_found("nothing is known of mails for this order"));
     }
@@ -105,7 +104,7 @@ async fn to_look_at(
     }
     // One more tells whether there is a next page.
     let wanted = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-    let mut found = pages::to_look_at(&db, state, after, wanted).await.map_err(problem)?;
+    let mut found = pages::to_look_at(&db, state, after, wanted).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|last| format!("{}.{}", last.key.0, last.key.1));
@@ -116,15 +115,4 @@ fn parse_cursor(text: &str) -> Result<Key, Problem> {
     let key =
         text.split_once('.').and_then(|(order, template)| Some((order.parse().ok()?, Template::parse(template)?)));
     key.ok_or_else(|| Problem::bad_request("after must be the next of a page"))
-}
-
-/// The database is away, or something is wrong with us.
-fn problem(failure: Failure) -> Problem {
-    match failure.kind {
-        FailureKind::Outage | FailureKind::Conflict => {
-            tracing::warn!(%failure, "request not answered");
-            Problem::unavailable("the database does not answer", 1)
-        }
-        FailureKind::Retryable | FailureKind::Permanent(_) => Problem::internal(failure),
-    }
 }

@@ -5,7 +5,6 @@ use axum::routing::get;
 use axum::{Json, Router};
 use contracts::{Money, OrderId};
 use jiff::Timestamp;
-use messaging::Failure;
 use serde::{Deserialize, Serialize};
 use service::Problem;
 use service::problem::{ValidPath, ValidQuery};
@@ -98,9 +97,9 @@ async fn payment(
     ValidPath(order_id): ValidPath<Uuid>,
 ) -> Result<Json<PaymentView>, Problem> {
     let order_id = OrderId(order_id);
-    let found = db::payments::read_one(&db, order_id).await.map_err(problem)?;
+    let found = db::payments::read_one(&db, order_id).await?;
     let found = found.ok_or_else(|| Problem::not_found("nothing is known of a payment for this order"))?;
-    let intents = db::intents::of_order(&db, order_id).await.map_err(problem)?;
+    let intents = db::intents::of_order(&db, order_id).await?;
     Ok(Json(PaymentView::new(found, Some(intents.into_iter().map(IntentView::from).collect()))))
 }
 
@@ -128,7 +127,7 @@ async fn payments(
     let limit = page_size(query.limit)?;
     // Without a state every row is wanted; one more tells whether there is a next page.
     let scan = if state.is_some() { SCAN } else { limit + 1 };
-    let page = db::payments::list(&db, state, after, limit, scan).await.map_err(problem)?;
+    let page = db::payments::list(&db, state, after, limit, scan).await?;
     let payments = page.payments.into_iter().map(|listed| PaymentView::new(listed, None)).collect();
     Ok(Json(PaymentsPage { payments, next: page.next }))
 }
@@ -168,7 +167,7 @@ async fn intents(
 ) -> Result<Json<IntentsPage>, Problem> {
     let after = query.after.as_deref().map(parse_cursor).transpose()?;
     let limit = page_size(query.limit)?;
-    let mut found = db::intents::open(&db, after, limit + 1).await.map_err(problem)?;
+    let mut found = db::intents::open(&db, after, limit + 1).await?;
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|last| format!("{}.{}", last.order_id, last.kind.as_str()));
@@ -181,15 +180,4 @@ fn parse_cursor(text: &str) -> Result<(OrderId, IntentKind), Problem> {
         Some((order_id.parse().ok()?, kind))
     });
     parsed.ok_or_else(|| Problem::bad_request("after must be the next of a page"))
-}
-
-/// The database is away, or something is wrong with us.
-fn problem(failure: Failure) -> Problem {
-    match failure.kind {
-        messaging::FailureKind::Outage | messaging::FailureKind::Conflict => {
-            tracing::warn!(%failure, "request not answered");
-            Problem::unavailable("the database does not answer", 1)
-        }
-        _ => Problem::internal(failure),
-    }
 }

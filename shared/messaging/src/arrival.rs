@@ -7,6 +7,7 @@ use contracts::envelope::{self, Envelope, Header, header_text};
 use contracts::{EventSet, TraceParent};
 use jiff::Timestamp;
 
+use crate::blocked::OrderKey;
 use crate::failure::Failure;
 use crate::handler::Delivered;
 use crate::identity::{Identity, id_headers};
@@ -132,8 +133,8 @@ impl<E: EventSet> Arrival<E> {
     }
 
     /// The key under which order is kept: original topic and record key.
-    pub fn order_key(&self) -> Option<(&str, &[u8])> {
-        Some((&*self.origin.topic, self.record.key.as_deref()?))
+    pub fn order_key(&self) -> Option<OrderKey> {
+        Some((self.origin.topic.to_string(), self.record.key.clone()?))
     }
 
     /// A hash of the record's key, for the machine.

@@ -58,40 +58,31 @@ pub struct Block {
     pub state: State,
 }
 
+/// The one look-up, with the lock that it takes.
+macro_rules! blocks_of_keys {
+    ($lock:literal) => {
+        concat!(
+            "select b.topic, b.key, b.head_event_id, b.state from blocked_keys b ",
+            "join unnest($1::text[], $2::bytea[]) as c (t, k) on b.topic = c.t and b.key = c.k",
+            $lock
+        )
+    };
+}
+
 /// The blocks of these keys, locked against release until the transaction ends.
 pub async fn lock_for_holding(db: &mut PgConnection, keys: &[OrderKey]) -> Result<HashMap<OrderKey, Block>, Failure> {
-    blocks(
-        db,
-        keys,
-        "select b.topic, b.key, b.head_event_id, b.state from blocked_keys b \
-         join unnest($1::text[], $2::bytea[]) as c (t, k) on b.topic = c.t and b.key = c.k \
-         order by b.topic, b.key for share of b",
-    )
-    .await
+    blocks(db, keys, blocks_of_keys!(" order by b.topic, b.key for share of b")).await
 }
 
 /// The blocks of these keys, locked for changing them.
 pub async fn lock_for_release(db: &mut PgConnection, keys: &[OrderKey]) -> Result<HashMap<OrderKey, Block>, Failure> {
-    blocks(
-        db,
-        keys,
-        "select b.topic, b.key, b.head_event_id, b.state from blocked_keys b \
-         join unnest($1::text[], $2::bytea[]) as c (t, k) on b.topic = c.t and b.key = c.k \
-         order by b.topic, b.key for update of b",
-    )
-    .await
+    blocks(db, keys, blocks_of_keys!(" order by b.topic, b.key for update of b")).await
 }
 
 /// The blocks of these keys as they are; a look before calling outside.
 pub async fn look(db: &PgPool, keys: &[OrderKey]) -> Result<HashMap<OrderKey, Block>, Failure> {
     let mut connection = db.acquire().await?;
-    blocks(
-        &mut connection,
-        keys,
-        "select b.topic, b.key, b.head_event_id, b.state from blocked_keys b \
-         join unnest($1::text[], $2::bytea[]) as c (t, k) on b.topic = c.t and b.key = c.k",
-    )
-    .await
+    blocks(&mut connection, keys, blocks_of_keys!("")).await
 }
 
 async fn blocks(

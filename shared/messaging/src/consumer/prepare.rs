@@ -28,7 +28,7 @@ type Outcome<H> = (Prepared<<H as Handler>::Event, <H as Handler>::Answer>, Call
 struct Planned<H: Handler> {
     index: usize,
     delivered: Arc<Delivered<H::Event>>,
-    plan: Option<H::Plan>,
+    plan: H::Plan,
 }
 
 /// Prepares records of one lane and reports each as soon as it is ready: a slow answer holds back its own key only.
@@ -100,19 +100,14 @@ async fn plan_events<H: Handler>(
     }
     let fresh: Vec<_> = tasks.iter().filter(|task| !task.arrival.comeback).map(|task| task.arrival.identity).collect();
     let known = inbox::known(&transactor.db, &fresh).await?;
-    let keys: BTreeSet<OrderKey> = tasks
-        .iter()
-        .filter_map(|task| task.arrival.order_key().map(|(topic, key)| (topic.to_owned(), key.to_vec())))
-        .collect();
+    let keys: BTreeSet<OrderKey> = tasks.iter().filter_map(|task| task.arrival.order_key()).collect();
     let blocks = blocked::look(&transactor.db, &keys.into_iter().collect::<Vec<_>>()).await?;
     let mut asked: Vec<(usize, Arc<Delivered<H::Event>>)> = Vec::new();
     for (index, task) in tasks.iter().enumerate() {
         let arrival = &task.arrival;
         let duplicate = !arrival.comeback && known.contains(&arrival.identity.event_id);
-        let behind_another = arrival.order_key().is_some_and(|(topic, key)| {
-            let block = blocks.get(&(topic.to_owned(), key.to_vec()));
-            block.is_some_and(|block| block.head != arrival.identity.event_id)
-        });
+        let block = arrival.order_key().and_then(|key| blocks.get(&key));
+        let behind_another = block.is_some_and(|block| block.head != arrival.identity.event_id);
         let expired = arrival.identity.is_expired(Timestamp::now(), transactor.settings.inbox_days);
         match arrival.delivered().filter(|_| !duplicate && !behind_another && !expired) {
             Some(delivered) => asked.push((index, Arc::clone(delivered))),
@@ -122,7 +117,7 @@ async fn plan_events<H: Handler>(
     let delivered: Vec<_> = asked.iter().map(|(_, delivered)| Arc::clone(delivered)).collect();
     for ((index, delivered), plan) in asked.into_iter().zip(plan_each(transactor, &delivered).await?) {
         match plan {
-            Ok(Some(plan)) => plans.calls.push(Planned { index, delivered, plan: Some(plan) }),
+            Ok(Some(plan)) => plans.calls.push(Planned { index, delivered, plan }),
             Ok(None) => {
                 let item = Item { delivered, answer: None };
                 plans.ready.push((tasks[index].id, (Prepared::Item(item), CallResult::NotNeeded)));
@@ -176,11 +171,8 @@ async fn plan<H: Handler>(
 async fn make_call<H: Handler>(
     transactor: &Transactor<H>,
     delivered: Arc<Delivered<H::Event>>,
-    plan: Option<H::Plan>,
+    plan: H::Plan,
 ) -> Outcome<H> {
-    let Some(plan) = plan else {
-        return (Prepared::Item(Item { delivered, answer: None }), CallResult::NotNeeded);
-    };
     let call = AssertUnwindSafe(transactor.handler.call(&delivered, plan)).catch_unwind();
     let answer = match tokio::time::timeout(transactor.settings.call_timeout, call).await {
         Ok(Ok(answer)) => answer,
@@ -218,11 +210,10 @@ async fn prepare_step<H: Handler>(
         && !task.arrival.identity.is_expired(Timestamp::now(), transactor.settings.inbox_days)
     {
         match plan_each(transactor, std::slice::from_ref(&delivered)).await?.pop() {
-            Some(Ok(plan)) => {
-                (task.prepared, result) = make_call(transactor, delivered, plan).await;
-            }
+            Some(Ok(Some(plan))) => (task.prepared, result) = make_call(transactor, delivered, plan).await,
             Some(Err(failure)) => task.prepared = Prepared::Failed(failure),
-            None => {}
+            // It was loaded as an item without an answer, and needs none.
+            Some(Ok(None)) | None => {}
         }
     }
     Ok((Prepared::Held(held), result))

@@ -84,7 +84,7 @@ impl<H: Handler> Transactor<H> {
         let mut blocked_here: HashSet<OrderKey> = HashSet::new();
         for task in owned {
             let arrival = &*task.arrival;
-            let key = order_key(arrival);
+            let key = arrival.order_key();
             let behind_another = key.as_ref().is_some_and(|key| {
                 let block = blocks.get(key).filter(|block| block.head != arrival.identity.event_id);
                 block.is_some() || blocked_here.contains(key)
@@ -208,7 +208,7 @@ impl<H: Handler> Transactor<H> {
     ) -> Result<(), Undone> {
         let mut heads: Vec<_> = failed
             .iter()
-            .filter_map(|(arrival, _, verdict)| Some((order_key(arrival)?, arrival.identity, *verdict)))
+            .filter_map(|(arrival, _, verdict)| Some((arrival.order_key()?, arrival.identity, *verdict)))
             .collect();
         heads.sort_by(|a, b| a.0.cmp(&b.0));
         for (key, head, verdict) in heads {
@@ -269,7 +269,7 @@ impl<H: Handler> Transactor<H> {
     ) -> Result<HashSet<EventId>, Undone> {
         let fresh: Vec<_> = arrivals.iter().filter(|arrival| !arrival.comeback).collect();
         let mut added: HashMap<OrderKey, usize> = HashMap::new();
-        for key in fresh.iter().filter_map(|arrival| order_key(arrival)) {
+        for key in fresh.iter().filter_map(|arrival| arrival.order_key()) {
             *added.entry(key).or_default() += 1;
         }
         if added.is_empty() {
@@ -281,7 +281,7 @@ impl<H: Handler> Transactor<H> {
             let length = there.get(key).copied().unwrap_or(0) + added.get(key).copied().unwrap_or(0);
             length > self.settings.held_per_key
         };
-        let full = fresh.iter().filter(|arrival| order_key(arrival).is_some_and(|key| is_full(&key)));
+        let full = fresh.iter().filter(|arrival| arrival.order_key().is_some_and(|key| is_full(&key)));
         Ok(full.map(|arrival| arrival.identity.event_id).collect())
     }
 
@@ -303,11 +303,6 @@ impl<H: Handler> Transactor<H> {
 pub(super) fn claim_of<E>(arrival: &Arrival<E>) -> Claim {
     let takes = if arrival.comeback { Takes::Comeback } else { Takes::Nothing };
     Claim { identity: arrival.identity, attempt: arrival.attempt, takes }
-}
-
-/// The key under which order is kept, owned.
-pub(super) fn order_key<E: EventSet>(arrival: &Arrival<E>) -> Option<OrderKey> {
-    arrival.order_key().map(|(topic, key)| (topic.to_owned(), key.to_vec()))
 }
 
 /// Each event once, in order: its latest attempt. The other copies are duplicates, late ones of an attempt that was made:
@@ -332,7 +327,7 @@ async fn lock_blocks<E: EventSet, A>(
 ) -> Result<HashMap<OrderKey, Block>, Failure> {
     let keys_of = |comeback: bool| -> BTreeSet<OrderKey> {
         let chosen = owned.iter().filter(|task| task.arrival.comeback == comeback);
-        chosen.filter_map(|task| order_key(&task.arrival)).collect()
+        chosen.filter_map(|task| task.arrival.order_key()).collect()
     };
     let for_release = keys_of(true);
     let for_holding: Vec<OrderKey> = keys_of(false).difference(&for_release).cloned().collect();
@@ -351,7 +346,7 @@ fn held_copy<E: EventSet>(arrival: &Arrival<E>) -> Option<Held> {
     }
     Some(Held {
         id: 0,
-        key: order_key(arrival)?,
+        key: arrival.order_key()?,
         identity: arrival.identity,
         headers,
         value: arrival.record.value.clone(),

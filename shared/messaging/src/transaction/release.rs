@@ -10,7 +10,7 @@ use contracts::{EventId, EventSet};
 use jiff::Timestamp;
 use sqlx::PgPool;
 
-use super::attempt::{claim_of, order_key};
+use super::attempt::claim_of;
 use super::{Counts, Prepared, Task, Transactor, Undone};
 use crate::arrival::Arrival;
 use crate::blocked::{self, OrderKey, State};
@@ -38,7 +38,7 @@ pub async fn load_held<E: EventSet, A>(
     step: &Arrival<E>,
     limit: usize,
 ) -> Result<Option<HeldArrivals<E, A>>, Failure> {
-    let Some(key) = order_key(step) else {
+    let Some(key) = step.order_key() else {
         return Ok(None);
     };
     let mut connection = db.acquire().await?;

@@ -7,6 +7,7 @@ mod extract;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use messaging::{Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -200,6 +201,20 @@ impl From<&garde::Report> for Problem {
             FieldError::new(garde_pointer(&path.to_string()), "invalid", error.message())
         };
         Self::invalid(report.iter().map(error).collect())
+    }
+}
+
+/// What a statement's failure means for a request: come back in a second where the database is away or busy with others,
+/// else something is wrong with us.
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        match failure.kind {
+            FailureKind::Outage | FailureKind::Conflict => {
+                tracing::warn!(%failure, "request not answered");
+                Self::unavailable("the database does not answer", 1)
+            }
+            FailureKind::Retryable | FailureKind::Permanent(_) => Self::internal(failure),
+        }
     }
 }
 
