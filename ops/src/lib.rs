@@ -13,6 +13,7 @@ mod place;
 mod screen;
 mod timeline;
 mod topics;
+pub mod verify;
 mod watch;
 
 use std::process::ExitCode;

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use testkit::eventually;
 use uuid::Uuid;
 
-use crate::programs::Service;
-use crate::{BOUND, Suite};
+use crate::{BOUND, Service, Suite};
 
 /// An order to place.
 #[derive(Debug, Clone)]

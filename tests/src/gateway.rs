@@ -3,23 +3,11 @@
 use anyhow::{Result, ensure};
 use contracts::OrderId;
 use jiff::Timestamp;
+use ops::verify::ledger::LedgerEntry;
 use serde::Deserialize;
 use testkit::eventually;
 
 use crate::{BOUND, Suite};
-
-/// A decision of the gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct LedgerEntry {
-    /// `authorize`, `capture`, `void` or `refund`.
-    pub operation: String,
-    /// What came of it, for example `authorized`.
-    pub result: String,
-    /// The order.
-    pub order_id: String,
-    /// Minor units.
-    pub amount_minor: i64,
-}
 
 /// A call that the gateway received.
 #[derive(Debug, Clone, Deserialize)]
@@ -43,15 +31,6 @@ struct Calls {
 }
 
 impl Suite {
-    /// The gateway's whole ledger.
-    ///
-    /// # Errors
-    /// When it can't be read.
-    pub async fn ledger(&self) -> Result<Vec<LedgerEntry>> {
-        let ledger: Ledger = self.get(&format!("{}/v1/ledger", self.gateway_url())).await?;
-        Ok(ledger.entries)
-    }
-
     /// What the gateway decided about an order, in words: "authorize authorized".
     ///
     /// # Errors

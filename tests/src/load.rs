@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::Service;
 use crate::client::{NewOrder, Reply};
-use crate::programs::Service;
 use crate::{BOUND, Suite};
 
 /// Clients that keep placing orders until they are told to stop. Each order keeps its key until it is taken, so what a

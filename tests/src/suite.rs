@@ -8,8 +8,7 @@ use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
 use testkit::{Cluster, Scratch, ServiceOptions, ServiceProcess, TestDatabase, TestTopics, binary, free_port};
 
-use crate::BOUND;
-use crate::programs::Service;
+use crate::{BOUND, Service};
 
 /// How the suite is set up.
 #[derive(Debug, Clone)]
@@ -216,6 +215,11 @@ impl Suite {
     /// A database, as its superuser.
     pub fn database(&self, service: Service) -> &sqlx::PgPool {
         &self.databases[&service].pool
+    }
+
+    /// Its address.
+    pub fn database_url(&self, service: Service) -> &str {
+        &self.databases[&service].url
     }
 
     /// The name of a topic or group on the broker.

@@ -3,14 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use futures::future::try_join_all;
+use ops::verify::topics::Position;
 use testkit::{Record, consume_all, eventually, produce_raw};
 
-use crate::programs::Service;
-use crate::{BOUND, Suite};
-
-/// A place in a topic, for one service's group.
-pub type Position = (Service, &'static str, i32);
+use crate::{BOUND, Service, Suite};
 
 impl Suite {
     /// Every record of a topic, by its name without prefix.
@@ -32,19 +28,6 @@ impl Suite {
         let (partition, _) = produce_raw(self.bootstrap(), &self.physical(topic), key, &headers, payload).await?;
         ensure!(partition == record.partition, "{topic}: a copy went to another partition");
         Ok(())
-    }
-
-    /// What a service's group has committed on its source topics.
-    ///
-    /// # Errors
-    /// When the broker does not say.
-    pub async fn committed(&self, service: Service) -> Result<BTreeMap<Position, i64>> {
-        let group = self.physical(service.name());
-        let asked = service.consumes().iter().map(async |&topic| {
-            let offsets = testkit::committed(self.bootstrap(), &group, &self.physical(topic)).await?;
-            anyhow::Ok(offsets.into_iter().map(move |(partition, offset)| ((service, topic, partition), offset)))
-        });
-        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
 
     /// Waits until every group has committed the last record of each of its source topics.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use sqlx::AssertSqlSafe;
-use system_tests::{NewOrder, Service, Settings, Suite, mails};
+use system_tests::{NewOrder, Service, Settings, Suite};
 use testkit::Record;
 
 use crate::own_suite;
@@ -72,7 +72,7 @@ async fn state(suite: &Suite) -> Result<BTreeMap<String, Vec<String>>> {
         }
     }
     state.insert("ledger".to_owned(), suite.ledger().await?.iter().map(|entry| format!("{entry:?}")).collect());
-    let mut mails: Vec<String> = mails::read(&suite.mail_dir())?.iter().map(|mail| format!("{mail:?}")).collect();
+    let mut mails: Vec<String> = suite.mails()?.iter().map(|mail| format!("{mail:?}")).collect();
     mails.sort_unstable();
     state.insert("mails".to_owned(), mails);
     Ok(state)

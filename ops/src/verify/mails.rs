@@ -5,6 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use contracts::OrderId;
 
+use super::places::{MailSource, Places};
+
 /// A mail to a customer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
@@ -14,11 +16,17 @@ pub struct Mail {
     pub template: String,
 }
 
-/// Every mail of the folder.
+/// Every mail.
 ///
 /// # Errors
-/// When the folder can't be read, or a mail's name doesn't say what it is about.
-pub fn read(folder: &Path) -> Result<Vec<Mail>> {
+/// When they can't be read, or a mail doesn't say what it is about.
+pub fn read(places: &Places) -> Result<Vec<Mail>> {
+    match &places.mails {
+        MailSource::Folder(folder) => read_folder(folder),
+    }
+}
+
+fn read_folder(folder: &Path) -> Result<Vec<Mail>> {
     let mut mails = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let name = entry?.file_name();

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result};
 use contracts::OrderId;
 use futures::future::try_join_all;
+use rdkafka::message::{Headers as _, Message as _};
 use sqlx::Row as _;
-
 use uuid::Uuid;
 
-use crate::Suite;
-use crate::gateway::LedgerEntry;
-use crate::mails::{self, Mail};
-use crate::programs::Service;
+use super::ledger::{self, LedgerEntry};
+use super::mails::{self, Mail};
+use super::places::{Databases, Places, Scope};
+use super::service::Service;
+use super::topics;
 
 /// An order's row and what else its service's database says.
 #[derive(Debug, Clone, Default)]
@@ -98,23 +99,38 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What databases, gateway and mail folder hold; [`Facts::read_topics`] adds the rest.
+    /// Everything that these places hold of the orders in `scope`.
     ///
     /// # Errors
     /// When something can't be read.
-    pub async fn read(suite: &Suite, orders: &[OrderId]) -> Result<Self> {
+    pub async fn gather(places: &Places, scope: &Scope) -> Result<Self> {
+        let mut facts = Self::of_databases(places, scope).await?;
+        facts.add_topics(places).await?;
+        Ok(facts)
+    }
+
+    /// What databases, gateway and mails hold; [`Facts::add_topics`] adds the rest.
+    ///
+    /// # Errors
+    /// When something can't be read.
+    pub async fn of_databases(places: &Places, scope: &Scope) -> Result<Self> {
+        let db = &mut Databases::open(places).await?;
+        let orders: Vec<OrderId> = match scope {
+            Scope::Orders(orders) => orders.clone(),
+            Scope::All => all_orders(db).await?,
+        };
         let mut facts =
             Self { orders: orders.iter().map(|id| (*id, OrderFacts::default())).collect(), ..Self::default() };
         let ids: Vec<Uuid> = orders.iter().map(|id| id.uuid()).collect();
-        facts.read_ledger(suite).await?;
-        facts.read_orders(suite, &ids).await?;
-        facts.read_payments(suite, &ids).await?;
-        facts.read_inventory(suite, &ids).await?;
+        facts.read_ledger(places, db).await?;
+        facts.read_orders(db, &ids).await?;
+        facts.read_payments(db, &ids).await?;
+        facts.read_inventory(db, &ids).await?;
         for service in Service::ALL {
-            facts.read_left(suite, service, orders).await?;
+            facts.read_left(db, service, &orders).await?;
         }
-        facts.read_deliveries(suite, &ids).await?;
-        for Mail { order_id, template } in mails::read(&suite.mail_dir())? {
+        facts.read_deliveries(db, &ids).await?;
+        for Mail { order_id, template } in mails::read(places)? {
             if let Some(order) = facts.orders.get_mut(&order_id) {
                 order.mails.push(template);
             }
@@ -122,12 +138,10 @@ impl Facts {
         Ok(facts)
     }
 
-    async fn read_ledger(&mut self, suite: &Suite) -> Result<()> {
-        let ledger = suite.ledger().await?;
+    async fn read_ledger(&mut self, places: &Places, db: &mut Databases) -> Result<()> {
+        let ledger = ledger::read(places).await?;
         // An order's row is committed before anybody hears of it, so rows that are read after the ledger suffice.
-        let known: Vec<Uuid> =
-            sqlx::query_scalar("select order_id from orders").fetch_all(suite.database(Service::Order)).await?;
-        let known: BTreeSet<String> = known.iter().map(Uuid::to_string).collect();
+        let known: BTreeSet<String> = all_orders(db).await?.iter().map(OrderId::to_string).collect();
         for entry in ledger {
             if !known.contains(&entry.order_id) {
                 self.strangers.push(entry.order_id.clone());
@@ -140,14 +154,14 @@ impl Facts {
         Ok(())
     }
 
-    async fn read_orders(&mut self, suite: &Suite, ids: &[Uuid]) -> Result<()> {
-        let db = suite.database(Service::Order);
+    async fn read_orders(&mut self, db: &mut Databases, ids: &[Uuid]) -> Result<()> {
+        let db = db.of(Service::Order)?;
         let rows = sqlx::query(
             "select order_id, state::text, total_minor, placed_event_id, line ->> 'sku', (line ->> 'quantity')::bigint \
              from orders, jsonb_array_elements(lines) line where order_id = any($1)",
         )
         .bind(ids)
-        .fetch_all(db)
+        .fetch_all(&mut *db)
         .await?;
         for row in rows {
             let order = self.order(row.try_get(0)?).row.get_or_insert_default();
@@ -158,7 +172,7 @@ impl Facts {
         }
         let events = sqlx::query("select order_id, event_id, event_type from order_events where order_id = any($1)")
             .bind(ids)
-            .fetch_all(db)
+            .fetch_all(&mut *db)
             .await?;
         for row in events {
             let order = self.order(row.try_get(0)?).row.get_or_insert_default();
@@ -167,26 +181,28 @@ impl Facts {
         Ok(())
     }
 
-    async fn read_payments(&mut self, suite: &Suite, ids: &[Uuid]) -> Result<()> {
-        let db = suite.database(Service::Payment);
-        for row in
-            sqlx::query("select order_id, state from payments where order_id = any($1)").bind(ids).fetch_all(db).await?
+    async fn read_payments(&mut self, db: &mut Databases, ids: &[Uuid]) -> Result<()> {
+        let db = db.of(Service::Payment)?;
+        for row in sqlx::query("select order_id, state from payments where order_id = any($1)")
+            .bind(ids)
+            .fetch_all(&mut *db)
+            .await?
         {
             self.order(row.try_get(0)?).payment = Some(row.try_get(1)?);
         }
         let intents =
             sqlx::query("select order_id, kind, state from intents where state <> 'done' and order_id = any($1)");
-        for row in intents.bind(ids).fetch_all(db).await? {
+        for row in intents.bind(ids).fetch_all(&mut *db).await? {
             let intent = format!("{} {}", row.try_get::<String, _>(1)?, row.try_get::<String, _>(2)?);
             self.order(row.try_get(0)?).open_intents.push(intent);
         }
         Ok(())
     }
 
-    async fn read_inventory(&mut self, suite: &Suite, ids: &[Uuid]) -> Result<()> {
-        let db = suite.database(Service::Inventory);
+    async fn read_inventory(&mut self, db: &mut Databases, ids: &[Uuid]) -> Result<()> {
+        let db = db.of(Service::Inventory)?;
         let rows = sqlx::query("select order_id, state, lines from reservations where order_id = any($1)");
-        for row in rows.bind(ids).fetch_all(db).await? {
+        for row in rows.bind(ids).fetch_all(&mut *db).await? {
             let lines: serde_json::Value = row.try_get(2)?;
             let lines = serde_json::from_value(lines).context("lines of a reservation")?;
             self.order(row.try_get(0)?).reservation = Some((row.try_get(1)?, lines));
@@ -200,7 +216,7 @@ impl Facts {
                  select r.state, l.key, l.value::bigint as n from reservations r, jsonb_each_text(r.lines) l \
              ) lines on lines.key = s.sku group by s.sku",
         );
-        for row in stock.fetch_all(db).await? {
+        for row in stock.fetch_all(&mut *db).await? {
             self.stock.push(StockFacts {
                 sku: row.try_get(0)?,
                 stock: row.try_get(1)?,
@@ -213,15 +229,15 @@ impl Facts {
         Ok(())
     }
 
-    async fn read_deliveries(&mut self, suite: &Suite, ids: &[Uuid]) -> Result<()> {
+    async fn read_deliveries(&mut self, db: &mut Databases, ids: &[Uuid]) -> Result<()> {
         let rows = sqlx::query("select order_id, template, state from deliveries where order_id = any($1)");
-        for row in rows.bind(ids).fetch_all(suite.database(Service::Notification)).await? {
+        for row in rows.bind(ids).fetch_all(db.of(Service::Notification)?).await? {
             self.order(row.try_get(0)?).deliveries.insert(row.try_get(1)?, row.try_get(2)?);
         }
         Ok(())
     }
 
-    async fn read_left(&mut self, suite: &Suite, service: Service, orders: &[OrderId]) -> Result<()> {
+    async fn read_left(&mut self, db: &mut Databases, service: Service, orders: &[OrderId]) -> Result<()> {
         let keys: Vec<Vec<u8>> = orders.iter().map(|id| id.to_string().into_bytes()).collect();
         let rows = sqlx::query(
             "select key, 'outbox row for ' || topic from outbox where key = any($1) \
@@ -229,7 +245,7 @@ impl Facts {
              union all select key, state || ' key of ' || topic from blocked_keys where key = any($1)",
         )
         .bind(keys)
-        .fetch_all(suite.database(service))
+        .fetch_all(db.of(service)?)
         .await?;
         for row in rows {
             let key = String::from_utf8(row.try_get(0)?)?;
@@ -243,31 +259,25 @@ impl Facts {
     ///
     /// # Errors
     /// When something can't be read.
-    pub async fn read_topics(&mut self, suite: &Suite) -> Result<()> {
-        let topics = Service::ALL.map(Service::emits);
-        let read = topics.map(async |topic| suite.records(topic).await);
-        for (topic, records) in topics.into_iter().zip(try_join_all(read).await?) {
-            for record in records {
-                let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-                let order = key.and_then(|key| key.parse().ok()).and_then(|id: OrderId| self.orders.get_mut(&id));
-                let event_id = record.header("ce_id").and_then(|id| id.parse().ok());
-                let (Some(order), Some(event_id)) = (order, event_id) else { continue };
-                let event_type = record.header("ce_type").unwrap_or_default().to_owned();
-                let (partition, offset) = (record.partition, record.offset);
-                order.records.push(Published { topic, partition, offset, event_id, event_type });
+    pub async fn add_topics(&mut self, places: &Places) -> Result<()> {
+        let read = Service::ALL.map(async |service| published(places, service.emits()).await);
+        for (key, record) in try_join_all(read).await?.into_iter().flatten() {
+            if let Some(order) = self.orders.get_mut(&key) {
+                order.records.push(record);
             }
         }
+        let db = &mut Databases::open(places).await?;
         let ids: BTreeSet<Uuid> = self.records().map(|record| record.event_id).collect();
         let ids: Vec<Uuid> = ids.into_iter().collect();
         for service in Service::ALL {
             let rows = sqlx::query("select event_id, outcome::text from processed_events where event_id = any($1)")
                 .bind(&ids)
-                .fetch_all(suite.database(service))
+                .fetch_all(db.of(service)?)
                 .await?;
             for row in rows {
                 self.inbox.entry((service, row.try_get(0)?)).or_default().push(row.try_get(1)?);
             }
-            self.committed.extend(suite.committed(service).await?);
+            self.committed.extend(topics::committed(places, service).await?);
         }
         Ok(())
     }
@@ -280,4 +290,27 @@ impl Facts {
     fn order(&mut self, id: Uuid) -> &mut OrderFacts {
         self.orders.entry(OrderId(id)).or_default()
     }
+}
+
+async fn all_orders(db: &mut Databases) -> Result<Vec<OrderId>> {
+    let ids: Vec<Uuid> = sqlx::query_scalar("select order_id from orders").fetch_all(db.of(Service::Order)?).await?;
+    Ok(ids.into_iter().map(OrderId).collect())
+}
+
+/// The records of a source topic that are events of an order.
+async fn published(places: &Places, topic: &'static str) -> Result<Vec<(OrderId, Published)>> {
+    topics::read(places, topic, Vec::new(), move |found, message| {
+        let header = |name: &str| {
+            let headers = message.headers()?;
+            let value = headers.iter().find(|header| header.key == name)?.value?;
+            std::str::from_utf8(value).ok()
+        };
+        let key = message.key().and_then(|key| std::str::from_utf8(key).ok()).and_then(|key| key.parse().ok());
+        let event_id = header("ce_id").and_then(|id| id.parse().ok());
+        let (Some(key), Some(event_id)) = (key, event_id) else { return };
+        let event_type = header("ce_type").unwrap_or_default().to_owned();
+        let (partition, offset) = (message.partition(), message.offset());
+        found.push((key, Published { topic, partition, offset, event_id, event_type }));
+    })
+    .await
 }

@@ -1,4 +1,4 @@
-//! The programs of the suite: their names, what they consume, and their settings under test.
+//! The four services: their names, what they publish and what they consume.
 
 use contracts::{EventSet, topics};
 

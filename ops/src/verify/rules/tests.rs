@@ -3,10 +3,10 @@
 use contracts::OrderId;
 use uuid::Uuid;
 
-use super::{Violation, of_databases, of_topics};
-use crate::facts::{Facts, OrderFacts, OrderRow, Published, StockFacts};
-use crate::gateway::LedgerEntry;
-use crate::programs::Service;
+use super::check;
+use crate::verify::facts::{Facts, OrderFacts, OrderRow, Published, StockFacts};
+use crate::verify::ledger::LedgerEntry;
+use crate::verify::service::Service;
 
 const CONFIRMED: [&str; 7] = [
     "order.placed.v1",
@@ -106,8 +106,7 @@ fn row(facts: &mut Facts) -> &mut OrderRow {
 
 /// Which promises are broken, each once.
 fn broken(facts: &Facts) -> Vec<&'static str> {
-    let violations: Vec<Violation> = of_databases(facts).into_iter().chain(of_topics(facts)).collect();
-    let mut names: Vec<&'static str> = violations.iter().map(|violation| violation.invariant).collect();
+    let mut names: Vec<&'static str> = check(facts).violations.iter().map(|violation| violation.invariant).collect();
     names.sort_unstable();
     names.dedup();
     names

@@ -1,19 +1,15 @@
-//! The invariants of ARCHITECTURE.md, asserted over [`Facts`]. Pure: facts go in, violations come out.
+//! The promises, asserted over [`Facts`]. Pure: facts go in, violations come out.
 //!
-//! They are read as "eventually": an order that is still on its way violates most of them, and [`Suite::check`] waits
-//! until none is left.
+//! They are read as "eventually": an order that is still on its way violates most of them, so judge a suite at rest, or
+//! ask again until none is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::Duration;
 
-use anyhow::{Result, bail};
 use contracts::OrderId;
-use testkit::eventually;
 
-use crate::facts::{Facts, OrderFacts, OrderRow, StockFacts};
-use crate::programs::Service;
-use crate::{BOUND, Suite};
+use super::facts::{Facts, OrderFacts, OrderRow, StockFacts};
+use super::service::Service;
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +29,21 @@ impl fmt::Display for Violation {
             None => write!(f, "{} {}", self.invariant, self.what),
         }
     }
+}
+
+/// What came of a check.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// How many orders were looked at.
+    pub orders: usize,
+    /// Every broken promise.
+    pub violations: Vec<Violation>,
+}
+
+/// Judges facts that [`Facts::gather`] read.
+pub fn check(facts: &Facts) -> Report {
+    let violations = of_databases(facts).into_iter().chain(of_topics(facts)).collect();
+    Report { orders: facts.orders.len(), violations }
 }
 
 type Broken = Vec<(&'static str, String)>;
@@ -206,34 +217,6 @@ fn received(facts: &Facts, order: &OrderFacts) -> Broken {
         }
     }
     broken
-}
-
-impl Suite {
-    /// Waits until everything that is promised holds for these orders.
-    ///
-    /// # Errors
-    /// Names what does not hold in the end.
-    pub async fn check(&self, orders: &[OrderId]) -> Result<Facts> {
-        eventually(format!("every invariant holds for {} orders", orders.len()), BOUND, async || {
-            let mut facts = Facts::read(self, orders).await?;
-            hold(of_databases(&facts)).await?;
-            facts.read_topics(self).await?;
-            hold(of_topics(&facts)).await?;
-            Ok(facts)
-        })
-        .await
-    }
-}
-
-async fn hold(violations: Vec<Violation>) -> Result<()> {
-    const SHOWN: usize = 20;
-    if violations.is_empty() {
-        return Ok(());
-    }
-    // Reading everything is dear: not again at once.
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    let lines: Vec<String> = violations.iter().take(SHOWN).map(ToString::to_string).collect();
-    bail!("{} violations:\n  {}", violations.len(), lines.join("\n  "))
 }
 
 #[cfg(test)]
