@@ -1,7 +1,7 @@
 //! The suite's programs as processes, on databases, topics, ports and folders of their own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +23,10 @@ pub struct Settings {
     pub gateway_timeout_ms: u64,
     /// How soon a member that was killed is given up by its group.
     pub session_timeout_ms: u64,
+    /// The profile of `deploy/topics.toml`.
+    pub profile: String,
+    /// More variables for every service; a later one wins.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Settings {
@@ -34,6 +38,8 @@ impl Default for Settings {
             retry_delays_ms: vec![200, 400, 1_500, 3_000],
             gateway_timeout_ms: 1_500,
             session_timeout_ms: 2_000,
+            profile: "local".to_owned(),
+            environment: Vec::new(),
         }
     }
 }
@@ -50,6 +56,7 @@ struct Instance {
 pub struct Suite {
     instances: BTreeMap<(Service, usize), Instance>,
     gateway: Instance,
+    settings: Settings,
     pub(crate) http: reqwest::Client,
     databases: BTreeMap<Service, TestDatabase>,
     topics: TestTopics,
@@ -71,7 +78,7 @@ impl Suite {
         std::fs::create_dir(folder.path().join("mails"))?;
         let topics = cluster.topics();
         let (_, databases) = tokio::try_join!(
-            topics.apply(settings.partitions),
+            topics.apply_profile(&settings.profile, settings.partitions),
             try_join_all(
                 Service::ALL.map(async |service| anyhow::Ok((service, cluster.database(service.database()).await?)))
             ),
@@ -80,6 +87,7 @@ impl Suite {
         let mut suite = Self {
             instances: BTreeMap::new(),
             gateway,
+            settings: settings.clone(),
             http,
             databases: databases.into_iter().collect(),
             topics,
@@ -88,8 +96,7 @@ impl Suite {
         };
         for service in Service::ALL {
             for index in 0..settings.instances {
-                let instance = suite.spawn(service, index, settings)?;
-                suite.instances.insert((service, index), instance);
+                suite.start_another(service, index)?;
             }
         }
         suite.gateway.ready().await?;
@@ -97,7 +104,37 @@ impl Suite {
         Ok(suite)
     }
 
-    fn spawn(&self, service: Service, index: usize, settings: &Settings) -> Result<Instance> {
+    /// Starts one more instance, without waiting for it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_another(&mut self, service: Service, index: usize) -> Result<()> {
+        let instance = self.spawn(service, index)?;
+        self.instances.insert((service, index), instance);
+        Ok(())
+    }
+
+    /// [`Suite::stop`]s an instance for good.
+    ///
+    /// # Errors
+    /// As [`Suite::stop`].
+    pub async fn retire(&mut self, service: Service, index: usize) -> Result<()> {
+        let stopped = self.stop(service, index).await;
+        self.instances.remove(&(service, index));
+        stopped
+    }
+
+    /// The instances that have ended, by themselves or killed, each with how.
+    pub fn ended(&mut self) -> Vec<(Service, usize, String)> {
+        let ended = self.instances.iter_mut().filter_map(|((service, index), instance)| {
+            let status = instance.process.ended().ok().flatten()?;
+            Some((*service, *index, status.to_string()))
+        });
+        ended.collect()
+    }
+
+    fn spawn(&self, service: Service, index: usize) -> Result<Instance> {
+        let settings = &self.settings;
         let delays: Vec<String> = settings.retry_delays_ms.iter().map(u64::to_string).collect();
         let environment = [
             ("DATABASE_URL", self.databases[&service].url.clone()),
@@ -114,7 +151,9 @@ impl Suite {
             ("SMTP_TIMEOUT_MS", "1500".to_owned()),
             ("MAIL_DIR", self.mail_dir().display().to_string()),
         ];
-        spawn(&self.folder, service.name(), index, environment.map(|(name, value)| (name.to_owned(), value)).to_vec())
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).into_iter();
+        let environment = environment.chain(settings.environment.iter().cloned()).collect();
+        spawn(&self.folder, service.name(), index, environment)
     }
 
     /// Waits until every running instance is ready.
@@ -230,6 +269,11 @@ impl Suite {
     /// Where Kafka is.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// Where logs, mails and the gateway's ledger are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where mails go.

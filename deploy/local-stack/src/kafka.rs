@@ -227,6 +227,21 @@ impl Kafka {
         self.spawn().await
     }
 
+    /// Runs one of Kafka's own tools (a Java class) to its end; what it printed.
+    ///
+    /// # Errors
+    /// When it cannot be started or fails; what it printed is in the error.
+    pub async fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
+        let mut command = self.java(&["-Xmx128m".to_owned(), "-XX:TieredStopAtLevel=1".to_owned()], class);
+        command.args(arguments).stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output()).await?.with_context(|| class.to_owned())?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if !output.status.success() {
+            bail!("{class} ended with {}:\n{said}", describe(output.status));
+        }
+        Ok(said)
+    }
+
     /// The file with its output.
     pub fn log_file(&self) -> PathBuf {
         self.options.data_dir.join("kafka.log")

@@ -32,6 +32,8 @@ pub enum FaultMode {
     Error,
     /// It is worked on after a delay.
     Slow,
+    /// It takes effect, and its first caller waits `HANG_MS` for the answer; later calls with the key get it at once.
+    Hang,
     /// Its connection is closed without an answer and without effect.
     Refuse,
 }

@@ -115,7 +115,10 @@ async fn work_on(
     }
     let decided = decide(&gateway, fault, request, target, number).await;
     let (outcome, answer, hang) = match decided {
-        Ok(Decided { outcome, answer, hang }) => (outcome, answer, hang),
+        Ok(Decided { outcome, answer, hang }) => {
+            let told_to = fault.mode == FaultMode::Hang && outcome == CallOutcome::Applied;
+            (outcome, answer, hang || told_to)
+        }
         Err(problem) if problem.status >= 500 => (CallOutcome::Failed, Err(problem), false),
         Err(problem) => (CallOutcome::Rejected, Err(problem), false),
     };
@@ -137,7 +140,7 @@ async fn decide(
     match fault.mode {
         FaultMode::Error => return Err(fault.problem()),
         FaultMode::Slow => gateway.pause(Duration::from_millis(fault.delay_ms)).await?,
-        FaultMode::None | FaultMode::Refuse => {}
+        FaultMode::None | FaultMode::Hang | FaultMode::Refuse => {}
     }
     let key = idempotency_key(request.headers())?;
     let request = parse(request, target).await?;

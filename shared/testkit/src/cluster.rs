@@ -20,6 +20,11 @@ pub struct Cluster {
 static SHARED: OnceCell<PrivateCluster> = OnceCell::const_new();
 
 impl Cluster {
+    /// Servers that run already: Kafka's `bootstrap.servers` and a superuser's address of PostgreSQL.
+    pub fn at(bootstrap: impl Into<String>, admin_url: impl Into<String>) -> Self {
+        Self { bootstrap: bootstrap.into(), admin_url: admin_url.into() }
+    }
+
     /// The servers that all tests share: those of `TEST_KAFKA_BOOTSTRAP` and `TEST_DATABASE_URL` (a superuser's), which
     /// `make test` sets, else ones that this process starts at the first call.
     ///

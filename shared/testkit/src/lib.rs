@@ -17,7 +17,9 @@ pub use cluster::{Cluster, PrivateCluster};
 pub use database::TestDatabase;
 pub use eventually::eventually;
 pub use kafka::{Record, committed, consume_all, produce_raw};
-pub use local_stack::{Kafka, Postgres, Scratch, ServiceOptions, ServiceProcess, free_port};
+pub use local_stack::{
+    Kafka, KafkaOptions, Postgres, PostgresOptions, Scratch, ServiceOptions, ServiceProcess, free_port,
+};
 pub use topics::TestTopics;
 
 /// A name that no other test has: `prefix`, and lower-case hexadecimal digits.
@@ -32,13 +34,14 @@ pub fn topic_prefix() -> String {
     format!("{}.", unique("t"))
 }
 
-/// A binary of this workspace, in the profile that the running test was built with.
+/// A binary of this workspace, in the profile that the running test or program was built with.
 ///
 /// # Errors
 /// When it has not been built: `make test` builds all before it runs any test.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe().context("where does this test's binary lie?")?;
-    let profile = test.parent().and_then(|deps| deps.parent()).context("a test lies in target/PROFILE/deps")?;
+    let own = std::env::current_exe().context("where does this test's binary lie?")?;
+    let folder = own.parent().context("a program lies in target/PROFILE, a test in its deps")?;
+    let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let path = profile.join(name);
     ensure!(path.is_file(), "{} is not built: cargo build --workspace --bins", path.display());
     Ok(path)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use messaging::topics::{Overrides, TopicsFile};
+use messaging::topics::{DEFAULT_PROFILE, Overrides, TopicsFile};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -54,8 +54,17 @@ impl TestTopics {
     /// # Errors
     /// When the broker refuses.
     pub async fn apply(&self, partitions: i32) -> Result<()> {
-        let overrides = Overrides { partitions: Some(partitions), replication: Some(1) };
-        messaging::topics::apply(&self.bootstrap, &self.prefix, &TopicsFile::builtin()?, overrides).await?;
+        self.apply_profile(DEFAULT_PROFILE, partitions).await
+    }
+
+    /// [`Self::apply`] with the replication of another profile of `deploy/topics.toml`.
+    ///
+    /// # Errors
+    /// When there is no such profile, or the broker refuses.
+    pub async fn apply_profile(&self, profile: &str, partitions: i32) -> Result<()> {
+        let overrides = Overrides { partitions: Some(partitions), replication: None };
+        let file = TopicsFile::builtin()?.with_profile(profile)?;
+        messaging::topics::apply(&self.bootstrap, &self.prefix, &file, overrides).await?;
         Ok(())
     }
 }

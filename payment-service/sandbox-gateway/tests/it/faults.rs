@@ -49,6 +49,18 @@ async fn the_fault_switch_fails_refuses_or_delays_every_call() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_fault_switch_keeps_back_an_answer_whose_effect_is_there() -> Result<()> {
+    let gateway = TestGateway::start().await?;
+    gateway.gateway.set_fault(Fault::new(FaultMode::Hang));
+    gateway.hang_up_once("tok_visa", |gateway| !gateway.ledger(Some("o-1")).is_empty()).await?;
+    let again = gateway.authorize("o-1", "tok_visa").await?;
+    assert_eq!(again.status(), 201);
+    assert!(again.headers().contains_key("idempotent-replayed"));
+    assert_eq!(gateway.gateway.ledger(Some("o-1")).len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn stopping_ends_slow_work_without_effect_and_waits_for_nobody() -> Result<()> {
     let gateway = TestGateway::start().await?;
     let url = format!("{}/v1/authorizations", gateway.gateway.url());
