@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use sqlx::{PgConnection, PgPool};
 
 use crate::failure::Failure;
+use crate::operator::Edit;
 use crate::outbox::{Outgoing, OutgoingEvent};
 use crate::record::Record;
 
@@ -72,6 +73,18 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Failure>> + Send {
         let _ = (db, failed, out);
         async { Ok(()) }
+    }
+
+    /// Why an event that an operator edited must not take the place of the one that died: what it says differs from what was
+    /// carried out for that order already, and doing both would be wrong. `None` where nothing speaks against it. In the
+    /// transaction that redrives it: rows that the answer depends on are to be locked.
+    fn contradiction(
+        &self,
+        db: &mut PgConnection,
+        edit: &Edit<'_, Self::Event>,
+    ) -> impl Future<Output = Result<Option<String>, Failure>> + Send {
+        let _ = (db, edit);
+        async { Ok(None) }
     }
 }
 

@@ -35,17 +35,21 @@ impl Identity {
     /// The key of a record, as its source wrote it. `id` and `source` are the envelope's, where it could be read.
     pub fn of(record: &Record, id: &str, source: &str) -> Self {
         let broker_day = day_of_ms(record.timestamp_ms).unwrap_or(Date::constant(1970, 1, 1));
-        let v7 = Uuid::parse_str(id).ok().filter(|id| id.get_version_num() == 7);
-        if let Some(uuid) = v7
-            && let Some(day) = day_of_uuid(&uuid)
-        {
-            return Self { day, event_id: EventId(uuid) };
+        if let Some(identity) = Uuid::parse_str(id).ok().and_then(|id| Self::of_v7(EventId(id))) {
+            return identity;
         }
         let name = match id {
             "" => format!("{}\n{}\n{}", record.topic, record.partition, record.offset),
             id => format!("{source}\n{id}"),
         };
         Self { day: broker_day, event_id: EventId(Uuid::new_v5(&NAMESPACE, name.as_bytes())) }
+    }
+
+    /// The key of an event with a UUIDv7: its own time gives the day. `None` for any other id.
+    pub fn of_v7(event_id: EventId) -> Option<Self> {
+        let uuid = event_id.uuid();
+        let day = day_of_uuid(&uuid).filter(|_| uuid.get_version_num() == 7)?;
+        Some(Self { day, event_id })
     }
 
     /// The key stamped into one of the group's own copies.

@@ -5,7 +5,7 @@
 //! fewer attempts. So a late copy of attempt 1 is a duplicate, attempt 2 is not, and a redrive of something done does
 //! nothing. Deliberately absent: a status that says "in progress"; a transaction that ends badly leaves no row.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use contracts::EventId;
 use jiff::civil::Date;
@@ -43,6 +43,12 @@ impl Outcome {
             Self::Dead => "dead",
             Self::Discarded => "discarded",
         }
+    }
+
+    /// The inverse of [`Outcome::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Done, Self::Held, Self::Retrying, Self::Dead, Self::Discarded];
+        all.into_iter().find(|outcome| outcome.as_str() == text)
     }
 }
 
@@ -135,6 +141,58 @@ pub async fn known(db: &PgPool, identities: &[Identity]) -> Result<HashSet<Event
     .fetch_all(db)
     .await?;
     rows.iter().map(|row| Ok(EventId(row.try_get(0)?))).collect()
+}
+
+/// The one look-up of where events are, with the lock that it takes. The day range lets the planner prune partitions.
+macro_rules! rows_of_events {
+    ($lock:literal) => {
+        concat!(
+            "select p.day, p.event_id, p.outcome::text, p.attempt from processed_events p ",
+            "join unnest($1::date[], $2::uuid[]) as c (d, e) on p.day = c.d and p.event_id = c.e ",
+            "where p.day between $3 and $4",
+            $lock
+        )
+    };
+}
+
+/// Where these events are and after how many attempts, locked until the transaction ends. Sorted, as claims are.
+pub async fn lock(
+    db: &mut PgConnection,
+    identities: &[Identity],
+) -> Result<HashMap<Identity, (Outcome, u16)>, Failure> {
+    rows(db, identities, rows_of_events!(" order by p.day, p.event_id for update of p")).await
+}
+
+/// Where these events are and after how many attempts, without locks.
+pub async fn look(
+    db: &mut PgConnection,
+    identities: &[Identity],
+) -> Result<HashMap<Identity, (Outcome, u16)>, Failure> {
+    rows(db, identities, rows_of_events!("")).await
+}
+
+async fn rows(
+    db: &mut PgConnection,
+    identities: &[Identity],
+    statement: &'static str,
+) -> Result<HashMap<Identity, (Outcome, u16)>, Failure> {
+    let days = identities.iter().map(|identity| identity.day);
+    let (Some(first), Some(last)) = (days.clone().min(), days.max()) else {
+        return Ok(HashMap::new());
+    };
+    let (days, ids) = columns(identities.iter().copied());
+    let query = sqlx::query(statement).bind(days).bind(ids).bind(first.to_sqlx()).bind(last.to_sqlx());
+    let found = query.fetch_all(db).await?;
+    let mut known = HashMap::with_capacity(found.len());
+    for row in &found {
+        let day: jiff_sqlx::Date = row.try_get(0)?;
+        let (outcome, attempt): (String, i16) = (row.try_get(2)?, row.try_get(3)?);
+        let outcome = Outcome::parse(&outcome)
+            .ok_or_else(|| Failure::rejected("inbox.outcome", format!("{outcome:?} is no outcome")))?;
+        let identity = Identity { day: day.to_jiff(), event_id: EventId(row.try_get(1)?) };
+        known.insert(identity, (outcome, u16::try_from(attempt).unwrap_or(0)));
+    }
+    Ok(known)
 }
 
 /// Records what became of events that this transaction claimed and did not decide.

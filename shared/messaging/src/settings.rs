@@ -50,6 +50,8 @@ pub struct Settings {
     pub after_dead_letter: AfterDeadLetter,
     /// The most events held behind one blocked key; at it, the partition waits.
     pub held_per_key: usize,
+    /// How often an event may be redriven before it takes force: what dies each time is not mended by one more.
+    pub redrive_limit: u16,
     /// The slow poll behind the relay's wake-ups.
     pub relay_poll: Duration,
     /// The most rows that the relay reads at once.
@@ -79,6 +81,7 @@ impl Settings {
             breaker: BreakerSettings::default(),
             after_dead_letter: AfterDeadLetter::Release,
             held_per_key: 10_000,
+            redrive_limit: 5,
             relay_poll: Duration::from_millis(500),
             relay_batch: 1_000,
             relay_in_flight: 4,

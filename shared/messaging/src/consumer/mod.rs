@@ -46,8 +46,14 @@ pub struct Consumer<H> {
 
 impl<H: Handler> Consumer<H> {
     /// A consumer of `topics` (logical names) for `handler`.
-    pub fn new(handler: H, topics: &[&'static str], db: PgPool, settings: Settings, wake: Wake) -> Self {
-        let transactor = Arc::new(Transactor::new(Arc::new(handler), db, Arc::new(settings)));
+    pub fn new(
+        handler: impl Into<Arc<H>>,
+        topics: &[&'static str],
+        db: PgPool,
+        settings: Settings,
+        wake: Wake,
+    ) -> Self {
+        let transactor = Arc::new(Transactor::new(handler.into(), db, Arc::new(settings)));
         Self { transactor, topics: topics.to_vec(), wake, status: Arc::default() }
     }
 

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use sqlx::PgConnection;
 
-use super::{Counts, Prepared, Task, Transactor, Undone};
+use super::{Counts, Prepared, Task, Transactor, Undone, go_on};
 use crate::arrival::{Arrival, Body, names};
 use crate::blocked::{self, Block, Held, OrderKey, State};
 use crate::failure::{Failure, FailureKind, Reason};
@@ -243,19 +243,7 @@ impl<H: Handler> Transactor<H> {
             blocks.iter().filter(|(_, block)| settled.contains(&block.head)).map(|(key, _)| key).collect();
         freed.sort();
         for key in freed {
-            self.go_on(db, key, out).await?;
-        }
-        Ok(())
-    }
-
-    /// Frees a key that is locked for release, or has its held events released step by step.
-    pub(super) async fn go_on(&self, db: &mut PgConnection, key: &OrderKey, out: &mut Outgoing) -> Result<(), Undone> {
-        // The key's block is locked, so nobody can hold another event meanwhile: empty means empty.
-        if blocked::next_held(db, key, 1).await?.is_empty() {
-            blocked::unblock(db, key).await?;
-        } else {
-            blocked::set_state(db, key, State::Draining).await?;
-            out.push(retry::release_step(&self.settings, &key.0, &key.1)?);
+            go_on(&self.settings, db, key, out).await?;
         }
         Ok(())
     }

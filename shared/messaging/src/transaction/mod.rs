@@ -30,6 +30,7 @@ use crate::machine::RecordId;
 use crate::settings::Settings;
 
 use parts::Parts;
+pub(crate) use release::go_on;
 pub use release::{HeldArrivals, load_held};
 
 /// A record with what its preparation brought.

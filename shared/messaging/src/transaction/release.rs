@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use contracts::{EventId, EventSet};
 use jiff::Timestamp;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::attempt::claim_of;
 use super::{Counts, Prepared, Task, Transactor, Undone};
@@ -21,6 +21,7 @@ use crate::machine::RecordId;
 use crate::outbox::Outgoing;
 use crate::record::Record;
 use crate::retry::{self, Verdict};
+use crate::settings::Settings;
 
 /// The held events that a release step found.
 #[derive(Debug)]
@@ -62,6 +63,23 @@ pub async fn load_held<E: EventSet, A>(
         tasks.push((event.id, Task { id, arrival, prepared }));
     }
     Ok(Some(HeldArrivals { key, tasks }))
+}
+
+/// Frees a key that is locked for release, or has its held events released step by step.
+pub(crate) async fn go_on(
+    settings: &Settings,
+    db: &mut PgConnection,
+    key: &OrderKey,
+    out: &mut Outgoing,
+) -> Result<(), Failure> {
+    // The key's block is locked, so nobody can hold another event meanwhile: empty means empty.
+    if blocked::next_held(db, key, 1).await?.is_empty() {
+        blocked::unblock(db, key).await?;
+    } else {
+        blocked::set_state(db, key, State::Draining).await?;
+        out.push(retry::release_step(settings, &key.0, &key.1)?);
+    }
+    Ok(())
 }
 
 impl<H: Handler> Transactor<H> {
@@ -142,7 +160,7 @@ impl<H: Handler> Transactor<H> {
         let ids: Vec<i64> = chunk.iter().map(|(id, _)| *id).collect();
         blocked::remove_held(&mut tx, &ids).await?;
         if !stopped {
-            self.go_on(&mut tx, &held.key, &mut out).await?;
+            go_on(&self.settings, &mut tx, &held.key, &mut out).await?;
         }
         counts.outbox_rows = out.write(&mut tx).await?;
         tx.commit().await?;
@@ -153,7 +171,7 @@ impl<H: Handler> Transactor<H> {
     #[allow(clippy::too_many_arguments)]
     async fn fail_released(
         &self,
-        db: &mut sqlx::PgConnection,
+        db: &mut PgConnection,
         key: &OrderKey,
         arrival: &Arrival<H::Event>,
         failure: Failure,

@@ -8,6 +8,7 @@ mod effects;
 mod failures;
 mod identities;
 mod inbox;
+mod operator;
 mod order_per_key;
 mod relay;
 mod rig;
