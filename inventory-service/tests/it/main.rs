@@ -5,4 +5,5 @@ mod app;
 mod batches;
 mod events;
 mod pages;
+mod refusals;
 mod stories;

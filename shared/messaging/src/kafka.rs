@@ -1,7 +1,9 @@
 //! librdkafka's configuration, in one place, with the reason for each value that is not its default.
 
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 
+use crate::checks::Refused;
 use crate::settings::Settings;
 
 fn base(settings: &Settings) -> ClientConfig {
@@ -39,6 +41,14 @@ pub fn consumer(settings: &Settings) -> ClientConfig {
         .set("queued.min.messages", "1000")
         .set("queued.max.messages.kbytes", "8192")
         .set("enable.partition.eof", "false");
+    settings.properties.for_consumer(&mut config);
+    config
+}
+
+/// A client that only asks.
+pub fn admin(settings: &Settings) -> ClientConfig {
+    let mut config = base(settings);
+    settings.properties.for_anyone(&mut config);
     config
 }
 
@@ -57,5 +67,26 @@ pub fn producer(settings: &Settings) -> ClientConfig {
         .set("linger.ms", "1")
         // Copies on retry and dead-letter topics may be larger than the source's limit.
         .set("message.max.bytes", (crate::outbox::MAX_COPY_BYTES + 64 * 1024).to_string());
+    settings.properties.for_producer(&mut config);
     config
+}
+
+/// Has librdkafka look at every property, without connecting to anything.
+pub(crate) fn check(settings: &Settings) -> Result<(), Refused> {
+    for config in [consumer(settings), producer(settings)] {
+        let Err(error) = config.create_native_config() else { continue };
+        let reason = match error {
+            // Not its Display: that repeats the value.
+            KafkaError::ClientConfig(_, description, name, value) => {
+                let hint = match (name.as_str(), value.to_ascii_lowercase().contains("ssl")) {
+                    ("security.protocol", true) => "; TLS needs a build with `--features kafka-tls`",
+                    _ => "",
+                };
+                format!("{name}: {}{hint}", description.replace(&format!("\"{value}\""), "its value"))
+            }
+            other => other.to_string(),
+        };
+        return Err(Refused { setting: "KAFKA_PROPERTIES", reason });
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub mod arrival;
 pub mod blocked;
+pub mod checks;
 pub mod clock;
 pub mod consumer;
 pub mod dead_letter;
@@ -13,6 +14,7 @@ pub mod kafka;
 pub mod machine;
 pub mod operator;
 pub mod outbox;
+pub mod properties;
 pub mod record;
 pub mod relay;
 pub mod retry;

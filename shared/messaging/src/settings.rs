@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::checks::{self, Refused};
 use crate::machine::BreakerSettings;
+use crate::properties::KafkaProperties;
 
 /// What happens to a key when one of its events becomes a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Settings {
     pub service: String,
     /// Kafka's `bootstrap.servers`.
     pub bootstrap: String,
+    /// What librdkafka is told beside that: TLS, SASL, compression.
+    pub properties: KafkaProperties,
     /// Put before every topic and group name, so that installations can share a cluster.
     pub prefix: String,
     /// The delays of the retry tiers; tier n's topic is `<group>.retry.<n>`, counted from 1.
@@ -66,6 +70,7 @@ impl Settings {
         Self {
             service: service.into(),
             bootstrap: bootstrap.into(),
+            properties: KafkaProperties::default(),
             prefix: String::new(),
             retry_delays: [1, 10, 60, 600].map(Duration::from_secs).to_vec(),
             retry_jitter: 0.1,
@@ -99,21 +104,10 @@ impl Settings {
     }
 
     /// Refuses values under which something would be lost or never end.
-    pub fn validate(&self) -> Result<(), String> {
-        let checks = [
-            (!self.service.is_empty(), "service: must be named"),
-            (!self.retry_delays.is_empty(), "retry_delays: at least one tier is needed"),
-            (self.batch_max >= 1, "batch_max: must be at least 1"),
-            (self.calls_per_lane >= 1, "calls_per_lane: must be at least 1"),
-            (self.queue_records >= self.batch_max, "queue_records: must hold at least one batch (batch_max)"),
-            (self.relay_batch >= 1 && self.relay_in_flight >= 1, "relay_batch, relay_in_flight: must be at least 1"),
-            ((0.0..=1.0).contains(&self.retry_jitter), "retry_jitter: a share between 0 and 1"),
-            (self.max_poll_interval > self.drain, "max_poll_interval: must exceed the drain bound"),
-            (self.inbox_days >= 2, "inbox_days: must be at least 2"),
-        ];
-        match checks.iter().find(|(holds, _)| !holds) {
-            Some((_, complaint)) => Err((*complaint).to_owned()),
-            None => Ok(()),
-        }
+    ///
+    /// # Errors
+    /// Names the setting and the fix.
+    pub fn validate(&self) -> Result<(), Refused> {
+        checks::relations(self)
     }
 }

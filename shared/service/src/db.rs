@@ -1,7 +1,7 @@
 //! The PostgreSQL pool and its migrations.
 //!
-//! Every connection gives up in steps: a lock after 3 s, a statement after 5 s, a transaction after 8 s, all inside the 10 s
-//! an orderly stop may take. `transaction_timeout` needs PostgreSQL 17 or later.
+//! Every connection gives up in steps: a lock after 2 s, a statement after 4 s (within what a stop waits for the consumer),
+//! a transaction after 8 s, within the 10 s that a stop may take. `transaction_timeout` needs PostgreSQL 17 or later.
 
 use std::time::Duration;
 
@@ -12,12 +12,19 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{Connection as _, PgPool};
 
-/// What every connection of a pool is told.
-const LIMITS: [(&str, &str); 4] = [
-    ("lock_timeout", "3s"),
-    ("statement_timeout", "5s"),
-    ("transaction_timeout", "8s"),
-    ("idle_in_transaction_session_timeout", "8s"),
+/// How long a statement waits for a lock.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a statement may take.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a transaction may take, and wait for its next statement.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What every connection of a pool is told, in milliseconds.
+const LIMITS: [(&str, u128); 4] = [
+    ("lock_timeout", LOCK_TIMEOUT.as_millis()),
+    ("statement_timeout", STATEMENT_TIMEOUT.as_millis()),
+    ("transaction_timeout", TRANSACTION_TIMEOUT.as_millis()),
+    ("idle_in_transaction_session_timeout", TRANSACTION_TIMEOUT.as_millis()),
 ];
 
 /// How long a caller waits for a free connection.
@@ -118,7 +125,7 @@ mod tests {
         let url = SecretString::from("postgres://orders:hunter2@db:6432/orders");
         let options = options(&url, "order-service").expect("URL");
         let sent = options.get_options().expect("options").to_owned();
-        for limit in ["lock_timeout=3s", "statement_timeout=5s", "transaction_timeout=8s"] {
+        for limit in ["lock_timeout=2000", "statement_timeout=4000", "transaction_timeout=8000"] {
             assert!(sent.contains(limit), "{sent}");
         }
         assert_eq!(describe(&options), "db:6432/orders");

@@ -6,16 +6,23 @@
 use std::time::Duration;
 
 use axum::Router;
-use messaging::{Consumer, Handler, Relay, Settings, Wake, inbox};
+use messaging::properties::KafkaProperties;
+use messaging::topics::TopicsFile;
+use messaging::{Consumer, Handler, Relay, Settings, Wake, checks, inbox};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{ServiceConfig, comma_separated};
+use crate::config::{ConfigError, ServiceConfig, comma_separated};
+use crate::db;
 use crate::health::Health;
 use crate::shutdown::Shutdown;
 use crate::tasks::{TaskError, TaskSet};
+
+/// The consumer's share of a stop.
+const DRAIN_SHARE: f64 = 0.45;
 
 /// A batch that runs longer than this is stuck: a transaction ends by itself after 8 s, and restarts are bounded.
 const STUCK_LANE: Duration = Duration::from_secs(120);
@@ -38,6 +45,13 @@ pub struct MessagingConfig {
     /// `CALLS_PER_LANE`: the most outside calls under way in one lane.
     #[serde(default)]
     pub calls_per_lane: Option<usize>,
+    /// `CALL_TIMEOUT_MS`: how long one outside call may take, whatever the service's own time-outs (default 60000, at most
+    /// half of `MAX_POLL_INTERVAL_MS`).
+    #[serde(default)]
+    pub call_timeout_ms: Option<u64>,
+    /// `KAFKA_PROPERTIES`: `name=value` for librdkafka, separated by commas (`\,` inside a value): TLS, SASL, compression.
+    #[serde(default)]
+    pub kafka_properties: Option<SecretString>,
     /// `SESSION_TIMEOUT_MS`: how long the group waits for a sign of life.
     #[serde(default)]
     pub session_timeout_ms: Option<u64>,
@@ -53,17 +67,20 @@ pub struct MessagingConfig {
 }
 
 impl MessagingConfig {
-    /// The settings of `name`'s messaging.
+    /// The settings of `name`'s messaging, checked against each other and against the declared topics.
     ///
     /// # Errors
-    /// Where values contradict each other; the text names the setting.
-    pub fn settings(&self, name: &str, service: &ServiceConfig) -> anyhow::Result<Settings> {
+    /// Where something would be lost, run twice or never end; the text names the setting and the fix.
+    pub fn settings(&self, name: &str, service: &ServiceConfig) -> Result<Settings, ConfigError> {
         let mut settings = Settings::new(name, service.kafka_bootstrap.clone());
         settings.prefix.clone_from(&service.topic_prefix);
-        // Half for the consumer, half for the relay, a little for the rest.
-        settings.drain = service.shutdown_deadline().mul_f64(0.45);
+        settings.drain = drain_of(service)?;
         if !self.retry_delays_ms.is_empty() {
             settings.retry_delays = self.retry_delays_ms.iter().map(|ms| Duration::from_millis(*ms)).collect();
+        }
+        if let Some(text) = &self.kafka_properties {
+            let properties = KafkaProperties::parse(text.expose_secret());
+            settings.properties = properties.map_err(|reason| invalid("KAFKA_PROPERTIES", reason))?;
         }
         set(&mut settings.batch_max, self.batch_max);
         set(&mut settings.calls_per_lane, self.calls_per_lane);
@@ -71,10 +88,35 @@ impl MessagingConfig {
         set(&mut settings.session_timeout, self.session_timeout_ms.map(Duration::from_millis));
         set(&mut settings.max_poll_interval, self.max_poll_interval_ms.map(Duration::from_millis));
         set(&mut settings.relay_poll, self.relay_poll_ms.map(Duration::from_millis));
+        settings.call_timeout = settings.call_timeout.min(settings.max_poll_interval / 2);
+        set(&mut settings.call_timeout, self.call_timeout_ms.map(Duration::from_millis));
         settings.queue_records = settings.queue_records.max(settings.batch_max);
-        settings.validate().map_err(|complaint| anyhow::anyhow!(complaint))?;
+        let topics = TopicsFile::load_or_builtin(service.topics_file.as_deref());
+        let topics = topics.map_err(|error| invalid("TOPICS_FILE", error))?;
+        let checked = settings.validate().and_then(|()| checks::against_topics(&settings, &topics));
+        checked.map_err(|refused| invalid(refused.setting, refused.reason))?;
         Ok(settings)
     }
+}
+
+/// How long a stop waits for the consumer: half of the deadline is for it, half for the relay, a little for the rest.
+fn drain_of(service: &ServiceConfig) -> Result<Duration, ConfigError> {
+    let drain = service.shutdown_deadline().mul_f64(DRAIN_SHARE);
+    if drain > db::STATEMENT_TIMEOUT {
+        return Ok(drain);
+    }
+    let least = db::STATEMENT_TIMEOUT.div_f64(DRAIN_SHARE).as_secs() + 1;
+    Err(invalid(
+        "SHUTDOWN_DEADLINE_SECS",
+        format!(
+            "a stop must outlast a statement in the database ({:?}); set it to {least} or more",
+            db::STATEMENT_TIMEOUT
+        ),
+    ))
+}
+
+fn invalid(variable: &str, reason: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Invalid { variable: variable.to_owned(), reason: reason.to_string() }
 }
 
 fn set<T>(field: &mut T, value: Option<T>) {
@@ -194,5 +236,50 @@ async fn upkeep(pool: PgPool, inbox_days: u16, stop: CancellationToken) -> anyho
             // A week of days is made ahead, so there is time; readiness tells when it runs out.
             Err(failure) => tracing::warn!(%failure, "inbox upkeep failed; it is tried again in an hour"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load_from;
+
+    fn complaint(variables: &[(&str, &str)]) -> String {
+        let all = [("HTTP_ADDR", "127.0.0.1:1"), ("DATABASE_URL", "postgres://h/d"), ("KAFKA_BOOTSTRAP", "h:9092")];
+        let all: Vec<(&str, &str)> = all.into_iter().chain(variables.iter().copied()).collect();
+        let service: ServiceConfig = load_from(all.clone()).expect("settings");
+        let messaging: MessagingConfig = load_from(all).expect("settings");
+        messaging.settings("order-service", &service).map_or_else(|e| e.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn what_breaks_a_guarantee_is_refused_by_name() {
+        assert_eq!(complaint(&[]), "");
+        for (name, value) in [
+            ("INBOX_DAYS", "27"),
+            ("KAFKA_PROPERTIES", "acks=1"),
+            ("KAFKA_PROPERTIES", "enable.auto.offset.store=true"),
+            ("CALL_TIMEOUT_MS", "300000"),
+            ("MAX_POLL_INTERVAL_MS", "4000"),
+            ("RETRY_DELAYS_MS", "1,2,3,4,5"),
+            ("SHUTDOWN_DEADLINE_SECS", "8"),
+            ("TOPICS_FILE", "/nowhere/topics.toml"),
+        ] {
+            let text = complaint(&[(name, value)]);
+            assert!(text.starts_with(&format!("{name} can't be used: ")), "{name}={value}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_short_poll_interval_shortens_calls_unless_they_have_a_bound_of_their_own() {
+        let short = [("MAX_POLL_INTERVAL_MS", "6000"), ("SESSION_TIMEOUT_MS", "2000")];
+        assert_eq!(complaint(&short), "");
+        assert!(complaint(&[short[0], short[1], ("CALL_TIMEOUT_MS", "6000")]).starts_with("CALL_TIMEOUT_MS"));
+    }
+
+    #[test]
+    fn a_stop_outlasts_a_statement_and_a_statement_a_lock() {
+        assert_eq!(complaint(&[("SHUTDOWN_DEADLINE_SECS", "9")]), "");
+        assert!(db::LOCK_TIMEOUT < db::STATEMENT_TIMEOUT && db::STATEMENT_TIMEOUT < db::TRANSACTION_TIMEOUT);
     }
 }

@@ -64,16 +64,19 @@ impl<H: Handler> Consumer<H> {
 
     /// Consumes until `shutdown`, then stops taking, finishes what is in flight, commits and leaves the group, within
     /// the drain bound. Waits for the broker, the database and the topics as long as it takes.
+    ///
+    /// # Errors
+    /// Where settings or topics break a guarantee ([`crate::checks`]), or the client fails for good.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
         let settings = Arc::clone(&self.transactor.settings);
-        settings.validate().map_err(|complaint| Failure::rejected("settings", complaint))?;
+        settings.validate().map_err(|refused| Failure::rejected("refused to start", refused))?;
         let ready = async {
             let clock = self.wait_for_clock().await;
-            let topics = subscription::wait_for_topics(&settings, &self.topics).await;
-            (clock, topics)
+            let topics = subscription::wait_for_topics(&settings, &self.topics).await?;
+            Ok::<_, Failure>((clock, topics))
         };
         let (clock, topics) = tokio::select! {
-            ready = ready => ready,
+            ready = ready => ready?,
             () = shutdown.cancelled() => return Ok(()),
         };
         let topics: Arc<[TopicEntry]> = topics.into();
