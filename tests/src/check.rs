@@ -9,23 +9,12 @@ use ops::verify::ledger::{self, LedgerEntry};
 use ops::verify::mails::{self, Mail};
 use ops::verify::rules::{of_databases, of_topics};
 use ops::verify::topics::{self, Position};
-use ops::verify::{Facts, MailSource, Places, Scope, Service, Violation};
+use ops::verify::{Facts, Scope, Service, Violation};
 use testkit::eventually;
 
-use crate::{BOUND, Suite};
+use crate::{BOUND, Target};
 
-impl Suite {
-    /// Where this suite keeps what it did.
-    pub fn places(&self) -> Places {
-        Places {
-            databases: Service::ALL.map(|service| (service, self.database_url(service).to_owned())).into(),
-            bootstrap: self.bootstrap().to_owned(),
-            prefix: self.physical(""),
-            gateway_url: self.gateway_url().to_owned(),
-            mails: MailSource::Folder(self.mail_dir()),
-        }
-    }
-
+impl Target {
     /// What a service's group has committed on its source topics.
     ///
     /// # Errors
@@ -45,9 +34,9 @@ impl Suite {
     /// Every mail.
     ///
     /// # Errors
-    /// When the folder can't be read.
-    pub fn mails(&self) -> Result<Vec<Mail>> {
-        mails::read(&self.places())
+    /// When they can't be read.
+    pub async fn mails(&self) -> Result<Vec<Mail>> {
+        mails::read(&self.places()).await
     }
 
     /// Waits until everything that is promised holds for these orders.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use testkit::eventually;
 use uuid::Uuid;
 
-use crate::{BOUND, Service, Suite};
+use crate::{BOUND, Service, Target};
 
 /// An order to place.
 #[derive(Debug, Clone)]
@@ -113,7 +113,7 @@ impl Reply {
     }
 }
 
-impl Suite {
+impl Target {
     /// Sends an order under `key` to an instance of order-service, once.
     ///
     /// # Errors

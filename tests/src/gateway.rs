@@ -7,7 +7,7 @@ use ops::verify::ledger::LedgerEntry;
 use serde::Deserialize;
 use testkit::eventually;
 
-use crate::{BOUND, Suite};
+use crate::{BOUND, Target};
 
 /// A call that the gateway received.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,7 +30,7 @@ struct Calls {
     calls: Vec<Call>,
 }
 
-impl Suite {
+impl Target {
     /// What the gateway decided about an order, in words: "authorize authorized".
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod client;
 pub mod gateway;
 pub mod load;
 pub mod suite;
+pub mod target;
 pub mod topics;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub use client::{NewOrder, OrderView, Reply};
 pub use load::Load;
 pub use ops::verify::{Facts, Service};
 pub use suite::{Settings, Suite};
+pub use target::Target;
 
 /// How long anything may take: generous, because machines are slow at times; never a measure.
 pub const BOUND: Duration = Duration::from_secs(60);

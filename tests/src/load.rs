@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::Service;
 use crate::client::{NewOrder, Reply};
-use crate::{BOUND, Suite};
+use crate::{BOUND, Target};
 
 /// Clients that keep placing orders until they are told to stop. Each order keeps its key until it is taken, so what a
 /// crash or an outage left in doubt is asked again.
@@ -35,7 +35,7 @@ const AHEAD: usize = 15;
 
 impl Load {
     /// Starts clients that take their orders in turn from `kinds`.
-    pub fn start(suite: &Suite, kinds: &[NewOrder], clients: usize) -> Self {
+    pub fn start(suite: &Target, kinds: &[NewOrder], clients: usize) -> Self {
         let granted = Arc::new(Semaphore::new(AHEAD));
         let taken = Arc::new(AtomicUsize::new(0));
         let urls: Arc<[String]> =

@@ -1,13 +1,16 @@
 //! The suite's programs as processes, on databases, topics, ports and folders of their own.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
+use ops::verify::MailSource;
 use testkit::{Cluster, Scratch, ServiceOptions, ServiceProcess, TestDatabase, TestTopics, binary, free_port};
 
+use crate::target::{Target, http_client};
 use crate::{BOUND, Service};
 
 /// How the suite is set up.
@@ -57,10 +60,10 @@ pub struct Suite {
     instances: BTreeMap<(Service, usize), Instance>,
     gateway: Instance,
     settings: Settings,
-    pub(crate) http: reqwest::Client,
-    databases: BTreeMap<Service, TestDatabase>,
+    // Before the databases, to which it holds connections.
+    target: Target,
+    _databases: Vec<TestDatabase>,
     topics: TestTopics,
-    bootstrap: String,
     // Last, so that the programs have ended when it goes.
     folder: Scratch,
 }
@@ -71,9 +74,6 @@ impl Suite {
     /// # Errors
     /// When a program is not built, cannot be started or does not become ready.
     pub async fn start(cluster: &Cluster, settings: &Settings) -> Result<Self> {
-        // A second call finds it installed.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
         let folder = Scratch::new("system")?;
         std::fs::create_dir(folder.path().join("mails"))?;
         let topics = cluster.topics();
@@ -84,14 +84,22 @@ impl Suite {
             ),
         )?;
         let gateway = spawn_gateway(&folder)?;
+        let target = Target {
+            http: http_client()?,
+            urls: BTreeMap::new(),
+            databases: databases.iter().map(|(service, it)| (*service, (it.url.clone(), it.pool.clone()))).collect(),
+            gateway_url: gateway.url.clone(),
+            bootstrap: cluster.bootstrap().to_owned(),
+            prefix: topics.prefix().to_owned(),
+            mails: MailSource::Folder(folder.path().join("mails")),
+        };
         let mut suite = Self {
             instances: BTreeMap::new(),
             gateway,
             settings: settings.clone(),
-            http,
-            databases: databases.into_iter().collect(),
+            target,
+            _databases: databases.into_iter().map(|(_, database)| database).collect(),
             topics,
-            bootstrap: cluster.bootstrap().to_owned(),
             folder,
         };
         for service in Service::ALL {
@@ -110,6 +118,7 @@ impl Suite {
     /// When it cannot be started.
     pub fn start_another(&mut self, service: Service, index: usize) -> Result<()> {
         let instance = self.spawn(service, index)?;
+        self.target.urls.insert((service, index), instance.url.clone());
         self.instances.insert((service, index), instance);
         Ok(())
     }
@@ -121,6 +130,7 @@ impl Suite {
     pub async fn retire(&mut self, service: Service, index: usize) -> Result<()> {
         let stopped = self.stop(service, index).await;
         self.instances.remove(&(service, index));
+        self.target.urls.remove(&(service, index));
         stopped
     }
 
@@ -137,9 +147,9 @@ impl Suite {
         let settings = &self.settings;
         let delays: Vec<String> = settings.retry_delays_ms.iter().map(u64::to_string).collect();
         let environment = [
-            ("DATABASE_URL", self.databases[&service].url.clone()),
+            ("DATABASE_URL", self.database_url(service).to_owned()),
             ("DATABASE_POOL_SIZE", "6".to_owned()),
-            ("KAFKA_BOOTSTRAP", self.bootstrap.clone()),
+            ("KAFKA_BOOTSTRAP", self.bootstrap().to_owned()),
             ("TOPIC_PREFIX", self.topics.prefix().to_owned()),
             ("RETRY_DELAYS_MS", delays.join(",")),
             ("SESSION_TIMEOUT_MS", settings.session_timeout_ms.to_string()),
@@ -251,26 +261,6 @@ impl Suite {
         programs.map(|instance| instance.process.tail()).collect::<Vec<_>>().join("\n")
     }
 
-    /// A database, as its superuser.
-    pub fn database(&self, service: Service) -> &sqlx::PgPool {
-        &self.databases[&service].pool
-    }
-
-    /// Its address.
-    pub fn database_url(&self, service: Service) -> &str {
-        &self.databases[&service].url
-    }
-
-    /// The name of a topic or group on the broker.
-    pub fn physical(&self, logical: &str) -> String {
-        self.topics.name(logical)
-    }
-
-    /// Where Kafka is.
-    pub fn bootstrap(&self) -> &str {
-        &self.bootstrap
-    }
-
     /// Where logs, mails and the gateway's ledger are.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -281,24 +271,17 @@ impl Suite {
         self.folder.path().join("mails")
     }
 
-    /// An instance's address, without a slash at its end.
-    pub fn url(&self, service: Service, index: usize) -> &str {
-        self.instances.get(&(service, index)).map_or("http://no-such-instance", |instance| &instance.url)
-    }
-
-    /// How many instances of each service there are.
-    pub fn instance_count(&self) -> usize {
-        self.instances.keys().filter(|(service, _)| *service == Service::Order).count()
-    }
-
-    /// The gateway's address, without a slash at its end.
-    pub fn gateway_url(&self) -> &str {
-        &self.gateway.url
-    }
-
     fn instance_mut(&mut self, service: Service, index: usize) -> Result<&mut Instance> {
         let found = self.instances.get_mut(&(service, index));
         found.with_context(|| format!("there is no {} {index}", service.name()))
+    }
+}
+
+impl Deref for Suite {
+    type Target = Target;
+
+    fn deref(&self) -> &Target {
+        &self.target
     }
 }
 

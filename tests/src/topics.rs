@@ -6,9 +6,9 @@ use anyhow::{Result, ensure};
 use ops::verify::topics::Position;
 use testkit::{Record, consume_all, eventually, produce_raw};
 
-use crate::{BOUND, Service, Suite};
+use crate::{BOUND, Service, Target};
 
-impl Suite {
+impl Target {
     /// Every record of a topic, by its name without prefix.
     ///
     /// # Errors

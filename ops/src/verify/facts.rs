@@ -130,7 +130,7 @@ impl Facts {
             facts.read_left(db, service, &orders).await?;
         }
         facts.read_deliveries(db, &ids).await?;
-        for Mail { order_id, template } in mails::read(places)? {
+        for Mail { order_id, template } in mails::read(places).await? {
             if let Some(order) = facts.orders.get_mut(&order_id) {
                 order.mails.push(template);
             }

@@ -1,11 +1,13 @@
-//! The mail folder. A mail's file is named `ORDER.TEMPLATE.eml`; a second copy of it would be `ORDER.TEMPLATE.2.eml`.
+//! Mails. In a folder, a mail's file is named `ORDER.TEMPLATE.eml`; a second copy of it would be `ORDER.TEMPLATE.2.eml`. In a
+//! maildev, its Message-ID tells: `TEMPLATE.ORDER@DOMAIN`.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use contracts::OrderId;
+use serde::Deserialize;
 
-use super::places::{MailSource, Places};
+use super::places::{MailSource, Places, http_client};
 
 /// A mail to a customer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +22,10 @@ pub struct Mail {
 ///
 /// # Errors
 /// When they can't be read, or a mail doesn't say what it is about.
-pub fn read(places: &Places) -> Result<Vec<Mail>> {
+pub async fn read(places: &Places) -> Result<Vec<Mail>> {
     match &places.mails {
         MailSource::Folder(folder) => read_folder(folder),
+        MailSource::Maildev(url) => read_maildev(url).await,
     }
 }
 
@@ -41,4 +44,41 @@ fn read_folder(folder: &Path) -> Result<Vec<Mail>> {
 fn named(name: &str) -> Option<Mail> {
     let mut parts = name.split('.');
     Some(Mail { order_id: parts.next()?.parse().ok()?, template: parts.next()?.to_owned() })
+}
+
+/// What maildev's `GET /email` says of a mail, as far as it matters here.
+#[derive(Deserialize)]
+struct Received {
+    #[serde(rename = "messageId")]
+    message_id: String,
+}
+
+async fn read_maildev(url: &str) -> Result<Vec<Mail>> {
+    let asked = async {
+        let answer = http_client()?.get(format!("{url}/email")).send().await?.error_for_status()?;
+        anyhow::Ok(answer.json::<Vec<Received>>().await?)
+    };
+    let received = asked.await.with_context(|| format!("reading the mails of {url}"))?;
+    let mails = received.into_iter().map(|Received { message_id }| {
+        identified(&message_id).with_context(|| format!("a mail's Message-ID is {message_id}"))
+    });
+    mails.collect()
+}
+
+fn identified(message_id: &str) -> Option<Mail> {
+    let (template, order_id) = message_id.trim_matches(['<', '>']).split_once('@')?.0.rsplit_once('.')?;
+    Some(Mail { order_id: order_id.parse().ok()?, template: template.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_id_tells_order_and_template() {
+        let order = OrderId::new();
+        let mail = Mail { order_id: order, template: "order_received".to_owned() };
+        assert_eq!(identified(&format!("order_received.{order}@example.com")), Some(mail));
+        assert_eq!(identified("someone.else@example.com"), None);
+    }
 }

@@ -33,6 +33,8 @@ pub struct Places {
 pub enum MailSource {
     /// A folder of `ORDER.TEMPLATE.eml` files.
     Folder(PathBuf),
+    /// The address of a maildev, without a slash at its end.
+    Maildev(String),
 }
 
 /// Which orders are looked at.

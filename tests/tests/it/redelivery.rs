@@ -72,7 +72,7 @@ async fn state(suite: &Suite) -> Result<BTreeMap<String, Vec<String>>> {
         }
     }
     state.insert("ledger".to_owned(), suite.ledger().await?.iter().map(|entry| format!("{entry:?}")).collect());
-    let mut mails: Vec<String> = suite.mails()?.iter().map(|mail| format!("{mail:?}")).collect();
+    let mut mails: Vec<String> = suite.mails().await?.iter().map(|mail| format!("{mail:?}")).collect();
     mails.sort_unstable();
     state.insert("mails".to_owned(), mails);
     Ok(state)
