@@ -14,6 +14,7 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6}
 {
   # Unbuilt tests and binaries would count against the time of the tests, and of the first one that starts a service.
   cargo build $flags --workspace --bins
+  deploy/build-faulty.sh
   cargo test $flags --workspace --no-run
 }
 

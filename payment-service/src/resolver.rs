@@ -105,7 +105,10 @@ impl<G: PaymentGateway> Resolver<G> {
     }
 
     async fn settle(&self, claimed: &Claimed) -> Result<(), Failure> {
-        match ask(&*self.gateway, claimed).await {
+        messaging::crash_point!(BeforeResolverCall);
+        let found = ask(&*self.gateway, claimed).await;
+        messaging::crash_point!(AfterResolverCall);
+        match found {
             Ok(finding) => self.record(claimed, &finding).await,
             Err(failure) => self.put_off(claimed, &failure).await,
         }
@@ -130,6 +133,7 @@ impl<G: PaymentGateway> Resolver<G> {
         }
         out.write(&mut tx).await?;
         tx.commit().await?;
+        messaging::crash_point!(AfterResolverCommit);
         if decision.emitted.is_some() {
             self.wake.wake();
         }

@@ -148,7 +148,9 @@ impl Writer {
 
     /// `None` where a key that was taken is free again: it expired between the two statements.
     async fn try_part(&self, rows: &[NewRow]) -> sqlx::Result<Option<Vec<Held>>> {
+        messaging::crash_point!(BeforeOrderInsert);
         let claimed = placing::insert_all(&self.db, rows, self.limits.key_lifetime).await?;
+        messaging::crash_point!(AfterOrderInsert);
         if !claimed.is_empty() {
             self.wake.wake();
         }

@@ -16,6 +16,8 @@ use sqlx::{PgConnection, PgPool, Row as _};
 use uuid::Uuid;
 
 use crate::failure::Failure;
+#[cfg(feature = "fault-injection")]
+use crate::fault::{self, Guard};
 use crate::identity::Identity;
 
 /// Where an event is.
@@ -99,12 +101,25 @@ const CLAIM_HELD: &str = "insert into processed_events as p (day, event_id, outc
      where p.outcome = 'held' and p.attempt <= excluded.attempt \
      returning event_id, clock_timestamp()";
 
+/// How each kind of claim is made.
+fn statements() -> [(Takes, &'static str); 3] {
+    #[cfg(feature = "fault-injection")]
+    if fault::removed(Guard::InboxClaim) {
+        return [(Takes::Nothing, TAKE_ANY), (Takes::Comeback, CLAIM_COMEBACK), (Takes::Held, CLAIM_HELD)];
+    }
+    [(Takes::Nothing, CLAIM_NEW), (Takes::Comeback, CLAIM_COMEBACK), (Takes::Held, CLAIM_HELD)]
+}
+
+/// A claim that takes duplicates for new events: what [`Guard::InboxClaim`] is for.
+#[cfg(feature = "fault-injection")]
+const TAKE_ANY: &str = "insert into processed_events (day, event_id, outcome, attempt) \
+     select d, e, 'done', 1 from unnest($1::date[], $2::uuid[]) as c (d, e) order by d, e \
+     on conflict (day, event_id) do update set outcome = 'done', attempt = 1 returning event_id, clock_timestamp()";
+
 /// Claims events; a batch names each event once. Inbox rows come first in the lock order, sorted.
 pub async fn claim(db: &mut PgConnection, claims: &[Claim]) -> Result<Claimed, Failure> {
     let mut claimed = Claimed { ours: HashSet::with_capacity(claims.len()), now: None };
-    for (takes, statement) in
-        [(Takes::Nothing, CLAIM_NEW), (Takes::Comeback, CLAIM_COMEBACK), (Takes::Held, CLAIM_HELD)]
-    {
+    for (takes, statement) in statements() {
         let chosen: Vec<&Claim> = claims.iter().filter(|claim| claim.takes == takes).collect();
         if chosen.is_empty() {
             continue;
@@ -126,6 +141,10 @@ pub async fn claim(db: &mut PgConnection, claims: &[Claim]) -> Result<Claimed, F
 /// Which of these events the inbox knows; a look before calling outside, without locks. The claim has the last word.
 pub async fn known(db: &PgPool, identities: &[Identity]) -> Result<HashSet<EventId>, Failure> {
     if identities.is_empty() {
+        return Ok(HashSet::new());
+    }
+    #[cfg(feature = "fault-injection")]
+    if fault::removed(Guard::InboxClaim) {
         return Ok(HashSet::new());
     }
     let (days, ids) = columns(identities.iter().copied());

@@ -5,8 +5,11 @@ pub mod blocked;
 pub mod checks;
 pub mod clock;
 pub mod consumer;
+mod crash_point;
 pub mod dead_letter;
 pub mod failure;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod handler;
 pub mod identity;
 pub mod inbox;

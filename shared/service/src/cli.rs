@@ -98,6 +98,11 @@ where
     }
     let service: ServiceConfig = config::load()?;
     telemetry::init(name, service.log_format)?;
+    #[cfg(feature = "fault-injection")]
+    messaging::fault::arm().map_err(|unknown| ConfigError::Invalid {
+        variable: unknown.variable.to_owned(),
+        reason: format!("there is no {}: {}", unknown.value, unknown.expected),
+    })?;
     if command == Command::Migrate {
         let pool = migrated(name, &service, migrators).await?;
         pool.close().await;

@@ -39,10 +39,28 @@ pub fn topic_prefix() -> String {
 /// # Errors
 /// When it has not been built: `make test` builds all before it runs any test.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().context("where does this test's binary lie?")?;
-    let folder = own.parent().context("a program lies in target/PROFILE, a test in its deps")?;
-    let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-    let path = profile.join(name);
+    let path = profile_folder()?.join(name);
     ensure!(path.is_file(), "{} is not built: cargo build --workspace --bins", path.display());
     Ok(path)
+}
+
+/// A binary of this workspace with crash points and removable guards (cargo feature `fault-injection`).
+///
+/// # Errors
+/// When it has not been built: `make test` builds it before it runs any test.
+pub fn faulty_binary(name: &str) -> Result<PathBuf> {
+    let profile = profile_folder()?;
+    let (target, profile) = profile.parent().zip(profile.file_name()).context("a profile lies in target")?;
+    let path = target.join("fault-injection").join(profile).join(name);
+    ensure!(path.is_file(), "{} is not built: deploy/build-faulty.sh", path.display());
+    Ok(path)
+}
+
+/// Where the binaries of the profile lie that the running program was built with.
+fn profile_folder() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("where does this program lie?")?;
+    let folder = program.parent().context("a program lies in a folder")?;
+    // A test lies in target/PROFILE/deps, a binary in target/PROFILE.
+    let profile = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    Ok(profile.context("deps lies in target/PROFILE")?.to_owned())
 }

@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 mod crashes;
+mod faulty_build;
 mod instances;
 mod ordinary;
 mod outages;

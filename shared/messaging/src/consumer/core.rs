@@ -17,7 +17,10 @@ use super::status::ConsumerStatus;
 use super::subscription::TopicEntry;
 use crate::arrival::{Arrival, Body};
 use crate::clock::DbClock;
+use crate::crash_point;
 use crate::failure::Failure;
+#[cfg(feature = "fault-injection")]
+use crate::fault::{self, Guard};
 use crate::handler::Handler;
 use crate::machine::{self, CallResult, Input, Kind, Limits, Machine, Output, RecordId, Tp, Trouble};
 use crate::relay::Wake;
@@ -279,6 +282,8 @@ impl<H: Handler> Core<H> {
             }
             Output::Run { lane, records } => {
                 let tasks = self.tasks(&records);
+                #[cfg(feature = "fault-injection")]
+                self.store_ahead(&records);
                 self.status.batch_started(lane);
                 let (transactor, completions) = (Arc::clone(&self.transactor), self.completions.clone());
                 self.work.spawn(async move {
@@ -286,7 +291,11 @@ impl<H: Handler> Core<H> {
                     let _ = completions.send(Completion::Ran { lane, report });
                 });
             }
-            Output::Store(tp, offset) => self.store(tp, offset),
+            Output::Store(tp, offset) => {
+                crash_point!(BeforeOffsetStore);
+                self.store(tp, offset);
+                crash_point!(AfterOffsetStore);
+            }
             Output::Pause(tp) => self.fetching(tp, "pause", |consumer, list| consumer.pause(list)),
             Output::Resume(tp) => self.fetching(tp, "resume", |consumer, list| consumer.resume(list)),
             Output::Released(tp) => self.released(tp),
@@ -313,6 +322,20 @@ impl<H: Handler> Core<H> {
         if let Err(error) = stored {
             // The partition has gone meanwhile: its next owner starts at what was committed.
             tracing::debug!(%error, ?tp, offset, "offset not stored");
+        }
+    }
+
+    /// The offsets of a batch before its transaction, and at the broker at once: what [`Guard::OffsetAfterCommit`] is for.
+    #[cfg(feature = "fault-injection")]
+    fn store_ahead(&self, records: &[RecordId]) {
+        if !fault::removed(Guard::OffsetAfterCommit) {
+            return;
+        }
+        for record in records {
+            self.store(record.tp, record.offset + 1);
+        }
+        if let Err(error) = self.consumer.commit_consumer_state(rdkafka::consumer::CommitMode::Sync) {
+            tracing::warn!(%error, "offsets are not committed ahead");
         }
     }
 

@@ -13,7 +13,10 @@ use tokio::task::JoinSet;
 use super::core::Completion;
 use crate::arrival::Body;
 use crate::blocked::{self, OrderKey};
+use crate::crash_point;
 use crate::failure::{Failure, FailureKind};
+#[cfg(feature = "fault-injection")]
+use crate::fault::{self, Guard};
 use crate::handler::{Calls, Delivered, Handler, Item};
 use crate::inbox;
 use crate::machine::{CallResult, RecordId};
@@ -108,6 +111,8 @@ async fn plan_events<H: Handler>(
         let duplicate = !arrival.comeback && known.contains(&arrival.identity.event_id);
         let block = arrival.order_key().and_then(|key| blocks.get(&key));
         let behind_another = block.is_some_and(|block| block.head != arrival.identity.event_id);
+        #[cfg(feature = "fault-injection")]
+        let behind_another = behind_another && !fault::removed(Guard::HeldKey);
         let expired = arrival.identity.is_expired(Timestamp::now(), transactor.settings.inbox_days);
         match arrival.delivered().filter(|_| !duplicate && !behind_another && !expired) {
             Some(delivered) => asked.push((index, Arc::clone(delivered))),
@@ -173,12 +178,14 @@ async fn make_call<H: Handler>(
     delivered: Arc<Delivered<H::Event>>,
     plan: H::Plan,
 ) -> Outcome<H> {
+    crash_point!(BeforeCall);
     let call = AssertUnwindSafe(transactor.handler.call(&delivered, plan)).catch_unwind();
     let answer = match tokio::time::timeout(transactor.settings.call_timeout, call).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Err(Failure::retryable("handler.panic", "the handler's call panicked").with_unknown_outcome()),
         Err(_) => Err(Failure::retryable("call.timeout", "the call outlasted call_timeout").with_unknown_outcome()),
     };
+    crash_point!(AfterCall);
     match answer {
         Ok(answer) => (Prepared::Item(Item { delivered, answer: Some(answer) }), CallResult::Answered),
         Err(failure) => match failure.kind {

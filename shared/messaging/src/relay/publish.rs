@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::leader::{BEAT, CHANNEL, Leadership};
 use super::{Relay, RelayStatus};
+use crate::crash_point;
 use crate::failure::Failure;
+#[cfg(feature = "fault-injection")]
+use crate::fault::{self, Guard};
 use crate::kafka;
 use crate::outbox::decode_headers;
 use crate::settings::Settings;
@@ -181,6 +184,7 @@ impl<'a> Sender<'a> {
         let mut ids = Vec::with_capacity(rows.len());
         let mut deliveries = Vec::with_capacity(rows.len());
         let mut refused = None;
+        crash_point!(BeforeProduce);
         for row in rows {
             ids.push(row.id);
             if refused.is_some() {
@@ -195,6 +199,9 @@ impl<'a> Sender<'a> {
         self.status.sent(ids.len());
         let db = db.clone();
         self.batches.push(Box::pin(async move {
+            #[cfg(feature = "fault-injection")]
+            delete_early(&ids, &db).await;
+            crash_point!(AfterProduce);
             for delivery in deliveries {
                 let error = match delivery.await {
                     Ok(Ok(_)) => continue,
@@ -208,7 +215,9 @@ impl<'a> Sender<'a> {
             if let Some(error) = refused {
                 return Settled { ids, outcome: Err(BatchError::Delivery(error)) };
             }
+            crash_point!(BeforeDelete);
             let deleted = sqlx::query("delete from outbox where id = any($1)").bind(&ids).execute(&db).await;
+            crash_point!(AfterDelete);
             let outcome = deleted.map(|_| ()).map_err(|error| BatchError::Delete(error.into()));
             Settled { ids, outcome }
         }));
@@ -265,6 +274,17 @@ impl Drop for Sender<'_> {
         if rows > 0 {
             self.status.settled(rows, 0);
         }
+    }
+}
+
+/// Deletes rows that no acknowledgement came for: what [`Guard::AckWait`] is for.
+#[cfg(feature = "fault-injection")]
+async fn delete_early(ids: &[i64], db: &PgPool) {
+    if !fault::removed(Guard::AckWait) {
+        return;
+    }
+    if let Err(error) = sqlx::query("delete from outbox where id = any($1)").bind(ids).execute(db).await {
+        tracing::warn!(%error, "rows are not deleted early");
     }
 }
 

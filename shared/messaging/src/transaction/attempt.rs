@@ -11,7 +11,10 @@ use sqlx::PgConnection;
 use super::{Counts, Prepared, Task, Transactor, Undone, go_on};
 use crate::arrival::{Arrival, Body, names};
 use crate::blocked::{self, Block, Held, OrderKey, State};
+use crate::crash_point;
 use crate::failure::{Failure, FailureKind, Reason};
+#[cfg(feature = "fault-injection")]
+use crate::fault::{self, Guard};
 use crate::handler::{Batch, Failed, Fate, Handler, Item};
 use crate::inbox::{self, Claim, Outcome, Takes};
 use crate::outbox::Outgoing;
@@ -34,7 +37,9 @@ impl<H: Handler> Transactor<H> {
         let chosen = one_per_event(part);
         let mut tx = self.db.begin().await?;
         let claims: Vec<Claim> = chosen.iter().map(|task| claim_of(&task.arrival)).collect();
+        crash_point!(BeforeClaim);
         let claimed = inbox::claim(&mut tx, &claims).await?;
+        crash_point!(AfterClaim);
         let mut counts = Counts { duplicates: part.len() - claimed.ours.len(), ..Counts::default() };
         let Some(now) = claimed.now else {
             // Nothing but duplicates: nothing to commit.
@@ -55,7 +60,9 @@ impl<H: Handler> Transactor<H> {
         }
 
         let mut out = Outgoing::new(&self.settings.service);
+        crash_point!(BeforeEffects);
         self.decide(&mut tx, &sorted.items, &mut out, now).await?;
+        crash_point!(AfterEffects);
         self.record_failures(&mut tx, &sorted.failed, &mut out, now).await?;
         self.block_keys(&mut tx, &sorted.failed).await?;
         // Held first: a head that settles in this very transaction must find what this one holds behind it.
@@ -67,7 +74,9 @@ impl<H: Handler> Transactor<H> {
         counts.dead = sorted.failed.iter().filter(|(_, _, verdict)| matches!(verdict, Verdict::Dead(_))).count();
         counts.retried = sorted.failed.len() - counts.dead;
         counts.outbox_rows = out.write(&mut tx).await?;
+        crash_point!(BeforeCommit);
         tx.commit().await?;
+        crash_point!(AfterCommit);
         Ok((counts, Some(now)))
     }
 
@@ -89,6 +98,8 @@ impl<H: Handler> Transactor<H> {
                 let block = blocks.get(key).filter(|block| block.head != arrival.identity.event_id);
                 block.is_some() || blocked_here.contains(key)
             });
+            #[cfg(feature = "fault-injection")]
+            let behind_another = behind_another && !fault::removed(Guard::HeldKey);
             if behind_another {
                 sorted.held.push(arrival);
             } else if let Some(failure) = self.failure_of(task, known_failures, now) {

@@ -14,6 +14,7 @@ use super::attempt::claim_of;
 use super::{Counts, Prepared, Task, Transactor, Undone};
 use crate::arrival::Arrival;
 use crate::blocked::{self, OrderKey, State};
+use crate::crash_point;
 use crate::failure::{Failure, FailureKind};
 use crate::handler::{Handler, Item};
 use crate::inbox::{self, Claim, Takes};
@@ -163,7 +164,9 @@ impl<H: Handler> Transactor<H> {
             go_on(&self.settings, &mut tx, &held.key, &mut out).await?;
         }
         counts.outbox_rows = out.write(&mut tx).await?;
+        crash_point!(BeforeReleaseCommit);
         tx.commit().await?;
+        crash_point!(AfterReleaseCommit);
         Ok((counts, Some(now)))
     }
 
