@@ -13,11 +13,11 @@ build = $(CARGO) build $(CARGO_FLAGS) --profile $(PROFILE)
 shell_files = suite .ci/run $(wildcard deploy/*.sh tests/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check stop reset bootstrap
+.PHONY: help run test check bench bench-soak bench-smoke stop reset bootstrap
 
 help: ## Print this
 	@echo 'make TARGET'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
 	@echo 'Settings of run: ONCE=1 (end after the sample order, with its status), PROFILE=release, DATA_DIR (./data),'
 	@echo '  ORDER_PORT (8080), PAYMENT_PORT (8081), INVENTORY_PORT (8082), NOTIFICATION_PORT (8083), GATEWAY_PORT (8090),'
 	@echo '  KAFKA_PORT (19092), KAFKA_CONTROLLER_PORT (19093), POSTGRES_PORT (15432), SMTP_URL (mails into DATA_DIR/mails),'
@@ -37,6 +37,18 @@ check: bootstrap ## Formatting, lints and documentation, without warnings
 	@if command -v shellcheck >/dev/null; then echo shellcheck $(shell_files); shellcheck $(shell_files); \
 	  else echo 'shellcheck is not installed: the shell scripts are only parsed'; \
 	  for file in $(shell_files); do bash -n "$$file" || exit 1; done; fi
+
+bench: bootstrap ## Measure everything on an idle machine (50 minutes); writes docs/performance.md
+	$(CARGO) build $(CARGO_FLAGS) --release --workspace --bins
+	@exec $(target)/release/bench run
+
+bench-soak: bootstrap ## Twenty minutes at half of what `make bench` found
+	$(CARGO) build $(CARGO_FLAGS) --release --workspace --bins
+	@exec $(target)/release/bench soak
+
+bench-smoke: bootstrap ## Two minutes: batches against single events, CPU seconds per 1,000 orders
+	$(build) --workspace --bins
+	@exec $(binaries)/bench smoke
 
 stop: ## Stop what `make run` runs
 	@$(build) --quiet --package local-stack

@@ -1,0 +1,90 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+
+use crate::plan;
+use crate::report::{self, Targets};
+
+const AFTER_HELP: &str = "\
+Each result is a file in --out, and what is there is not measured again: an interrupted run goes on where it stopped.
+Remove the folder to begin anew. Figures mean something on a machine that does nothing else.";
+
+/// Measures the order suite: its own Kafka and PostgreSQL, fresh data, full durability, ratios to this machine's limits.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Every scenario but the soak, then the page; prints the targets
+    Run(Run),
+    /// Twenty minutes at half of what end to end reached, then the page
+    Soak(Run),
+    /// Two minutes for CI: batches against one event per transaction, and CPU seconds per 1,000 orders
+    Smoke,
+    /// Write the page from the results that there are
+    Page(Run),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Where results are kept, one file each
+    #[arg(long, default_value = "target/bench", value_name = "DIR")]
+    out: PathBuf,
+    /// The page; its plots go beside it
+    #[arg(long, default_value = "docs/performance.md", value_name = "FILE")]
+    page: PathBuf,
+    /// How many rounds
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime");
+    match runtime.and_then(|runtime| runtime.block_on(run(cli))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Run(Run { out, page, rounds }) => {
+            plan::rounds(&out, rounds).await?;
+            finish(&out, &page)
+        }
+        Command::Soak(Run { out, page, .. }) => {
+            plan::soak(&out).await?;
+            finish(&out, &page)
+        }
+        Command::Page(Run { out, page, .. }) => finish(&out, &page),
+        Command::Smoke => {
+            let (text, violations) = plan::smoke().await?;
+            print!("{text}");
+            ensure!(violations == 0, "{violations} invariants were violated: the run is void");
+            Ok(())
+        }
+    }
+}
+
+/// Writes the page and prints the targets; a void run is a failure.
+fn finish(out: &std::path::Path, page: &std::path::Path) -> Result<()> {
+    let results = report::load(out)?;
+    report::write_page(&results, page)?;
+    print!("{}", Targets::of(&results));
+    let violations = results.violations();
+    ensure!(violations == 0, "{violations} invariants were violated: the run is void");
+    Ok(())
+}

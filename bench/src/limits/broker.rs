@@ -1,0 +1,160 @@
+//! What the broker does with the suite's bytes: one hop, and the ceilings of producing and consuming.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
+use serde::{Deserialize, Serialize};
+
+use super::RecordBytes;
+use crate::measure::histogram::Percentiles;
+use crate::measure::{CpuSeconds, Latencies, ProcessTree};
+use crate::rig::Servers;
+use crate::scenarios::Size;
+
+const BOUND: Duration = Duration::from_secs(60);
+const PARTITIONS: i32 = 4;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Broker {
+    /// From send to receive, one record at a time, acks=all.
+    pub hop: Percentiles,
+    /// Records a second, acks=all, idempotent, 1 ms linger.
+    pub produced_per_second: f64,
+    /// Records a second.
+    pub consumed_per_second: f64,
+    /// The broker's CPU seconds for a produced record.
+    pub cpu_per_produced: f64,
+    /// The broker's CPU seconds for a consumed record.
+    pub cpu_per_consumed: f64,
+}
+
+/// Measures it.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn measure(servers: &mut Servers, size: Size) -> Result<Broker> {
+    let (bootstrap, name) = (servers.kafka.bootstrap(), servers.fresh_name());
+    let (hops, bulk) = (format!("{name}-hop"), format!("{name}-bulk"));
+    create(&bootstrap, &[&hops, &bulk]).await?;
+    let pid = servers.kafka.pid().context("Kafka is not running")?;
+    let records = 5 * size.ceiling_orders;
+    let rounds = (size.steady_secs * 100).min(1_000);
+    tokio::task::spawn_blocking(move || -> Result<Broker> {
+        let trees = [ProcessTree { name: "kafka".to_owned(), pid }];
+        let hop = hop(&bootstrap, &hops, rounds)?.percentiles();
+        produce(&bootstrap, &bulk, records / 5)?;
+        let before = CpuSeconds::read(&trees)?;
+        let produced = produce(&bootstrap, &bulk, records)?;
+        let between = CpuSeconds::read(&trees)?;
+        let all = records + records / 5;
+        let consumed = consume(&bootstrap, &bulk, all)?;
+        let after = CpuSeconds::read(&trees)?;
+        #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit")]
+        let (records, all) = (records as f64, all as f64);
+        Ok(Broker {
+            hop,
+            produced_per_second: records / produced.as_secs_f64(),
+            consumed_per_second: all / consumed.as_secs_f64(),
+            cpu_per_produced: between.since(&before).total() / records,
+            cpu_per_consumed: after.since(&between).total() / all,
+        })
+    })
+    .await?
+}
+
+async fn create(bootstrap: &str, names: &[&str]) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
+    let topics: Vec<NewTopic> =
+        names.iter().map(|name| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(1))).collect();
+    for made in admin.create_topics(&topics, &AdminOptions::new()).await? {
+        made.map_err(|(topic, code)| anyhow!("creating {topic}: {code}"))?;
+    }
+    Ok(())
+}
+
+fn producer(bootstrap: &str, linger_ms: &str) -> Result<BaseProducer> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("acks", "all").set("enable.idempotence", "true");
+    Ok(config.set("linger.ms", linger_ms).set("socket.nagle.disable", "true").create()?)
+}
+
+fn consumer(bootstrap: &str, topic: &str, from: &str) -> Result<BaseConsumer> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("group.id", format!("{topic}-{from}"));
+    config.set("auto.offset.reset", from).set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.set("fetch.queue.backoff.ms", "10").create()?;
+    consumer.subscribe(&[topic])?;
+    Ok(consumer)
+}
+
+fn hop(bootstrap: &str, topic: &str, rounds: usize) -> Result<Latencies> {
+    let (producer, consumer) = (producer(bootstrap, "0")?, consumer(bootstrap, topic, "earliest")?);
+    let payload = vec![b'a'; RecordBytes::ORDER_PLACED.payload + RecordBytes::ORDER_PLACED.headers];
+    let mut latencies = Latencies::new();
+    // The first ones wait for the group's assignment.
+    for round in 0..rounds + 20 {
+        let start = Instant::now();
+        producer.send(BaseRecord::to(topic).key("key").payload(&payload)).map_err(|(error, _)| error)?;
+        loop {
+            producer.poll(Duration::ZERO);
+            match consumer.poll(Duration::from_millis(1)) {
+                Some(record) => {
+                    record?;
+                    break;
+                }
+                None => ensure!(start.elapsed() < BOUND, "a record did not arrive within {BOUND:?}"),
+            }
+        }
+        if round >= 20 {
+            latencies.record(start.elapsed());
+        }
+    }
+    Ok(latencies)
+}
+
+fn produce(bootstrap: &str, topic: &str, records: usize) -> Result<Duration> {
+    let producer = producer(bootstrap, "1")?;
+    let payload = vec![b'a'; RecordBytes::ORDER_PLACED.payload + RecordBytes::ORDER_PLACED.headers];
+    let start = Instant::now();
+    for number in 0..records {
+        let key = format!("{number:036}");
+        let mut record = BaseRecord::to(topic).key(&key).payload(&payload);
+        loop {
+            match producer.send(record) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    producer.poll(Duration::from_millis(1));
+                    record = back;
+                }
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+        if number % 1_000 == 0 {
+            producer.poll(Duration::ZERO);
+        }
+    }
+    producer.flush(BOUND)?;
+    Ok(start.elapsed())
+}
+
+fn consume(bootstrap: &str, topic: &str, records: usize) -> Result<Duration> {
+    let consumer = consumer(bootstrap, topic, "earliest")?;
+    let (begin, mut first, mut count) = (Instant::now(), None, 0);
+    while count < records {
+        ensure!(begin.elapsed() < BOUND, "{count} of {records} records after {BOUND:?}");
+        if let Some(record) = consumer.poll(Duration::from_millis(10)) {
+            record?;
+            first.get_or_insert_with(Instant::now);
+            count += 1;
+        }
+    }
+    Ok(first.unwrap_or(begin).elapsed())
+}

@@ -1,0 +1,82 @@
+//! What a commit costs: the rows of one POST in one transaction.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use tokio::task::JoinSet;
+
+use super::rows;
+use crate::measure::Latencies;
+use crate::measure::histogram::Percentiles;
+use crate::rig::Servers;
+use crate::scenarios::Size;
+
+const WORKERS: usize = 16;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Commits {
+    /// One after the other on one connection.
+    pub alone: Percentiles,
+    /// At half of the POST ceiling, from the intended time, on up to 16 connections.
+    pub at_half_load: Percentiles,
+}
+
+/// Measures both.
+///
+/// # Errors
+/// When the server does not answer.
+pub async fn measure(servers: &mut Servers, size: Size, half_load: f64) -> Result<Commits> {
+    let url = rows::fresh_database(servers, crate::rig::Service::Order).await?;
+    let connections = u32::try_from(WORKERS)?;
+    let pool = PgPoolOptions::new().min_connections(connections).max_connections(connections).connect(&url).await?;
+    let statement: &'static str = Box::leak(rows::post_statement().into_boxed_str());
+    servers.settle().await?;
+    let alone = one_by_one(&pool, statement, size.steady_secs).await?;
+    servers.settle().await?;
+    let at_half_load = paced(&pool, statement, half_load, size.steady_secs).await?;
+    pool.close().await;
+    Ok(Commits { alone: alone.percentiles(), at_half_load: at_half_load.percentiles() })
+}
+
+async fn one_by_one(pool: &PgPool, statement: &'static str, seconds: usize) -> Result<Latencies> {
+    let mut connection = pool.acquire().await?;
+    let mut latencies = Latencies::new();
+    let begin = Instant::now();
+    let bound = Duration::from_secs(u64::try_from(seconds.min(5))?);
+    while begin.elapsed() < bound {
+        let start = Instant::now();
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+        latencies.record(start.elapsed());
+    }
+    Ok(latencies)
+}
+
+async fn paced(pool: &PgPool, statement: &'static str, rate: f64, seconds: usize) -> Result<Latencies> {
+    let begin = Instant::now();
+    let mut workers = JoinSet::new();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let count = (rate * f64::from(u32::try_from(seconds)?)) as u32;
+    for worker in 0..u32::try_from(WORKERS)? {
+        let pool = pool.clone();
+        workers.spawn(async move {
+            let mut connection = pool.acquire().await?;
+            let mut latencies = Latencies::new();
+            for number in (worker..count).step_by(WORKERS) {
+                let intended = begin + Duration::from_secs_f64(f64::from(number) / rate);
+                tokio::time::sleep_until(intended.into()).await;
+                sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
+                latencies.record(intended.elapsed());
+            }
+            anyhow::Ok(latencies)
+        });
+    }
+    let mut all = Latencies::new();
+    while let Some(one) = workers.join_next().await {
+        all.add(&one.context("a worker panicked")??)?;
+    }
+    Ok(all)
+}

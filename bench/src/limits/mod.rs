@@ -1,0 +1,67 @@
+//! What this machine can do, measured in the same run by programs that have not a line of the suite in them.
+
+pub mod axum;
+pub mod broker;
+pub mod commit;
+pub mod flush;
+pub mod roofline;
+pub mod rows;
+mod tools;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+pub use axum::BareAxum;
+pub use broker::Broker;
+pub use commit::Commits;
+pub use flush::Flush;
+pub use roofline::Roofline;
+pub use rows::Pgbench;
+
+use crate::rig::Servers;
+use crate::scenarios::Size;
+
+/// The bytes of an average record: measured on the suite's own topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordBytes {
+    /// Its headers.
+    pub headers: usize,
+    /// Its value.
+    pub payload: usize,
+}
+
+impl RecordBytes {
+    /// An `order.placed` of one line, as the suite writes it.
+    pub const ORDER_PLACED: Self = Self { headers: 420, payload: 330 };
+}
+
+/// Every limit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Limits {
+    /// What a flush costs.
+    pub flush: Flush,
+    /// One transaction of one row after the other, and at half of the POST ceiling.
+    pub commits: Commits,
+    /// One record from send to receive, and the ceilings of producing and consuming.
+    pub broker: Broker,
+    /// The rows of a POST one by one, and those of inventory-service in batches.
+    pub pgbench: Pgbench,
+    /// HTTP alone.
+    pub bare_axum: BareAxum,
+    /// What the CPU allows.
+    pub roofline: Roofline,
+}
+
+/// Measures all of them; `half_load` is half of the POST ceiling, in orders a second.
+///
+/// # Errors
+/// When a tool is missing, or anything fails.
+pub async fn measure(servers: &mut Servers, size: Size, half_load: f64) -> Result<Limits> {
+    let flush = flush::measure(servers.folder()).await?;
+    let commits = commit::measure(servers, size, half_load).await?;
+    let broker = broker::measure(servers, size).await?;
+    let pgbench = rows::measure(servers, size).await?;
+    let bare_axum = axum::measure(size, half_load).await?;
+    let roofline = roofline::measure(servers, size, &broker, &bare_axum).await?;
+    Ok(Limits { flush, commits, broker, pgbench, bare_axum, roofline })
+}

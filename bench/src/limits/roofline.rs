@@ -1,0 +1,112 @@
+//! What the CPU allows: the cores over the CPU seconds that an order can't do without.
+//!
+//! Irreducible are the HTTP request, the rows (inserted once, and deleted where they are queues) in batches of 500, and the
+//! broker's work for the records. Updates, look-ups, decoding, deciding and calling the gateway are not in it.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::rows::{fresh_database, outbox_insert, pgbench};
+use super::{BareAxum, Broker};
+use crate::measure::{CpuSeconds, ProcessTree};
+use crate::rig::{Servers, Service};
+use crate::scenarios::Size;
+
+const BATCH: usize = 500;
+
+/// Records on the topics for one confirmed order: placed, authorized, reserved, confirmed, captured, and two mails.
+const PRODUCED: f64 = 7.0;
+
+/// Records read for it: `orders` by three groups, the rest by one.
+const CONSUMED: f64 = 2.0 * 3.0 + 5.0;
+
+/// What was found, in CPU seconds for one order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Roofline {
+    /// The HTTP request.
+    pub http: f64,
+    /// The rows.
+    pub rows: f64,
+    /// The broker.
+    pub broker: f64,
+    /// Cores of this machine.
+    pub cores: usize,
+    /// Orders a second that these allow.
+    pub orders_per_second: f64,
+}
+
+/// Measures the rows and adds the rest up.
+///
+/// # Errors
+/// When pgbench is missing, or fails.
+pub async fn measure(servers: &mut Servers, size: Size, broker: &Broker, axum: &BareAxum) -> Result<Roofline> {
+    let seconds = size.steady_secs.min(5);
+    let pid = servers.postgres.pid().context("PostgreSQL is not running")?;
+    let trees = [ProcessTree { name: "postgres".to_owned(), pid }];
+    let mut rows = 0.0;
+    for service in Service::ALL {
+        let url = fresh_database(servers, service).await?;
+        servers.settle().await?;
+        let before = CpuSeconds::read(&trees)?;
+        let rate = pgbench(servers, &url, &script(service), 2, seconds).await?;
+        let cpu = CpuSeconds::read(&trees)?.since(&before).total();
+        #[expect(clippy::cast_precision_loss, reason = "small counts")]
+        let orders = rate * seconds.max(1) as f64 * BATCH as f64;
+        rows += cpu / orders;
+    }
+    let http = axum.cpu_per_request;
+    let broker = PRODUCED * broker.cpu_per_produced + CONSUMED * broker.cpu_per_consumed;
+    let cores = std::thread::available_parallelism()?.get();
+    #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
+    let orders_per_second = cores as f64 / (http + rows + broker);
+    Ok(Roofline { http, rows, broker, cores, orders_per_second })
+}
+
+/// The rows of [`BATCH`] confirmed orders in one service, in one transaction.
+fn script(service: Service) -> String {
+    let n = BATCH;
+    let effects = match service {
+        Service::Order => format!(
+            "insert into idempotency_keys (key, fingerprint, order_id, status, headers, body) \
+                select uuidv7()::text, '\\x{}', uuidv7(), 202, '{{}}', '\\x{}' from generate_series(1, {n});\n\
+             insert into orders (order_id, placed_event_id, trace_id, trace_sampled, placed_at, total_minor, currency, \
+                                 customer_email, lines) \
+                select uuidv7(), uuidv7(), uuidv7(), true, now(), 1890, 'EUR', 'customer-' || i || '@example.com', \
+                    '[{{\"sku\": \"B-0001\", \"quantity\": 2, \"unit_price_minor\": 101}}]' from generate_series(1, {n}) i;\n\
+             insert into order_events (order_id, event_id, at, recorded_at, event_type, detail) \
+                select uuidv7(), uuidv7(), now(), now(), 'payment.authorized.v1', '' from generate_series(1, {});\n",
+            "ab".repeat(32),
+            "61".repeat(100),
+            6 * n
+        ),
+        Service::Payment => format!(
+            "insert into payments (order_id, state, amount_minor, currency, authorization_id) \
+                select uuidv7(), 'captured', 1890, 'EUR', 'auth_0123456789abcdef' from generate_series(1, {n});\n"
+        ),
+        Service::Inventory => format!(
+            "insert into reservations (order_id, state, lines) \
+                select uuidv7(), 'sold', '{{\"B-0001\": 2}}' from generate_series(1, {n});\n"
+        ),
+        Service::Notification => format!(
+            "insert into deliveries (order_id, template, state, message_id, attempts) \
+                select uuidv7(), 'order_confirmed', 'sent', '0123456789abcdef@example.com', 1 \
+                from generate_series(1, {});\n",
+            2 * n
+        ),
+    };
+    let (inbox, outbox) = match service {
+        Service::Order => (5, 2),
+        Service::Payment | Service::Notification => (2, 2),
+        Service::Inventory => (2, 1),
+    };
+    format!(
+        "begin;\n{effects}\
+         insert into processed_events (day, event_id, outcome, attempt) \
+            select current_date, uuidv7(), 'done', 1 from generate_series(1, {}) on conflict do nothing;\n\
+         with sent as ({} returning id) select count(*), min(id) as low, max(id) as high from sent \\gset\n\
+         delete from outbox where id between :low and :high;\n\
+         commit;\n",
+        inbox * n,
+        outbox_insert(service.emits(), outbox * n),
+    )
+}

@@ -1,0 +1,145 @@
+//! The suite's own rows, written by pgbench: in the suite's own tables (made by its migrations), with literals instead of
+//! anything to decide.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::{RecordBytes, tools};
+use crate::rig::{Servers, Service, migrate};
+use crate::scenarios::Size;
+
+/// How many clients are tried; the best counts.
+const CLIENTS: [usize; 4] = [1, 4, 16, 32];
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pgbench {
+    /// The rows of one POST in one transaction of one statement: transactions a second by number of clients.
+    pub post_single: Vec<(usize, f64)>,
+    /// inventory-service's claim, effect and outbox rows for `n` events in one transaction: (n, events a second at the
+    /// best number of clients).
+    pub inventory_batched: Vec<(usize, f64)>,
+}
+
+impl Pgbench {
+    /// The best of [`Pgbench::post_single`].
+    pub fn best_single(&self) -> f64 {
+        self.post_single.iter().map(|(_, tps)| *tps).fold(0.0, f64::max)
+    }
+
+    /// Events a second at a batch of `n`.
+    pub fn batched(&self, n: usize) -> Option<f64> {
+        self.inventory_batched.iter().find(|(size, _)| *size == n).map(|(_, rate)| *rate)
+    }
+}
+
+/// Measures both.
+///
+/// # Errors
+/// When pgbench is missing, or fails.
+pub async fn measure(servers: &mut Servers, size: Size) -> Result<Pgbench> {
+    let seconds = size.steady_secs.min(5);
+    let url = fresh_database(servers, Service::Order).await?;
+    let mut post_single = Vec::new();
+    for clients in CLIENTS {
+        servers.settle().await?;
+        post_single
+            .push((clients, pgbench(servers, &url, &format!("{};\n", post_statement()), clients, seconds).await?));
+    }
+    let url = fresh_database(servers, Service::Inventory).await?;
+    let mut inventory_batched = Vec::new();
+    for n in [1, 100, 500] {
+        let mut best: f64 = 0.0;
+        for clients in [1, 2, 4] {
+            servers.settle().await?;
+            best = best.max(pgbench(servers, &url, &inventory_script(n), clients, seconds).await?);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "500 at the most")]
+        inventory_batched.push((n, best * n as f64));
+    }
+    Ok(Pgbench { post_single, inventory_batched })
+}
+
+/// An empty database of a service, with its tables.
+pub(super) async fn fresh_database(servers: &mut Servers, service: Service) -> Result<String> {
+    let name = servers.fresh_name();
+    let url = servers.postgres.create_database(&name, &name).await?;
+    migrate(service, &url)?;
+    Ok(url)
+}
+
+/// The rows of one POST: idempotency key, order, outbox.
+pub(super) fn post_statement() -> String {
+    let RecordBytes { headers, payload } = RecordBytes::ORDER_PLACED;
+    format!(
+        "with k as (insert into idempotency_keys (key, fingerprint, order_id, status, headers, body) \
+            values (uuidv7()::text, '\\x{fingerprint}', uuidv7(), 202, '{{}}', '\\x{answer}')), \
+         o as (insert into orders (order_id, placed_event_id, trace_id, trace_sampled, placed_at, total_minor, currency, \
+                                   customer_email, lines) \
+            values (uuidv7(), uuidv7(), uuidv7(), true, now(), 1890, 'EUR', 'customer-12345@example.com', \
+                    '[{{\"sku\": \"B-0001\", \"quantity\": 2, \"unit_price_minor\": 101}}]')) \
+         insert into outbox (topic, key, headers, payload) \
+            values ('orders', '\\x{key}', '\\x{headers}', '\\x{payload}')",
+        fingerprint = "ab".repeat(32),
+        answer = "61".repeat(100),
+        key = "61".repeat(36),
+        headers = "61".repeat(headers),
+        payload = "61".repeat(payload),
+    )
+}
+
+/// Claim, effect and outbox rows of `n` events, and one update of the shelf, in one transaction.
+fn inventory_script(n: usize) -> String {
+    format!(
+        "begin;\n\
+         insert into processed_events (day, event_id, outcome, attempt) \
+            select current_date, uuidv7(), 'done', 1 from generate_series(1, {n}) on conflict do nothing;\n\
+         insert into reservations (order_id, state, lines) \
+            select uuidv7(), 'reserved', '{{\"B-0001\": 2}}' from generate_series(1, {n});\n\
+         update stock set reserved = reserved + 1, updated_at = now() where sku = 'SKU-' || (1 + {n} % 8);\n\
+         {outbox};\n\
+         commit;\n",
+        outbox = outbox_insert("inventory", n),
+    )
+}
+
+/// Outbox rows of `n` events.
+pub(super) fn outbox_insert(topic: &str, n: usize) -> String {
+    let RecordBytes { headers, payload } = RecordBytes::ORDER_PLACED;
+    format!(
+        "insert into outbox (topic, key, headers, payload) \
+            select '{topic}', '\\x{key}'::bytea, '\\x{headers}'::bytea, '\\x{payload}'::bytea from generate_series(1, {n})",
+        key = "61".repeat(36),
+        headers = "61".repeat(headers),
+        payload = "61".repeat(payload),
+    )
+}
+
+/// Transactions a second.
+pub(super) async fn pgbench(servers: &Servers, url: &str, script: &str, clients: usize, seconds: usize) -> Result<f64> {
+    let file = servers.folder().join("pgbench.sql");
+    std::fs::write(&file, script)?;
+    let file = file.display().to_string();
+    let (clients, seconds) = (clients.to_string(), seconds.max(1).to_string());
+    let arguments = ["-n", "-M", "prepared", "-f", &file, "-c", &clients, "-j", "1", "-T", &seconds, url];
+    let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let said = tools::output(&tools::find("pgbench")?, &arguments, &[]).await?;
+    tps(&said).with_context(|| format!("no tps in:\n{said}"))
+}
+
+fn tps(said: &str) -> Option<f64> {
+    let line = said.lines().find_map(|line| line.strip_prefix("tps = "))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_read() {
+        let said = "number of failed transactions: 0 (0.000%)\ntps = 8123.456789 (without initial connection time)\n";
+        assert_eq!(tps(said), Some(8_123.456_789));
+        assert_eq!(tps("nothing"), None);
+    }
+}

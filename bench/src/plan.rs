@@ -1,0 +1,123 @@
+//! Which scenarios run, in which order.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::limits;
+use crate::load::Mix;
+use crate::report::{self, keep};
+use crate::rig::{CountStatements, Overrides, Servers};
+use crate::scenarios::end_to_end::Load;
+use crate::scenarios::{Size, drain, end_to_end, latency, post, recovery, soak};
+
+/// What is switched off, one at a time, to see what it is worth: (name in the table, settings).
+pub const ABLATIONS: [(&str, &[(&str, &str)]); 3] = [
+    ("batch size 1", &[("BATCH_MAX", "1")]),
+    ("no group commit", &[("ORDER_GROUP_MAX", "1")]),
+    ("one lane", &[("PARTITIONS", "1")]),
+];
+
+async fn start() -> Result<Servers> {
+    ensure!(!cfg!(debug_assertions) || std::env::var_os("BENCH_DEBUG").is_some(), "build with --release: make bench");
+    servers().await
+}
+
+async fn servers() -> Result<Servers> {
+    let servers = Servers::start().await?;
+    servers.durability().await?.check()?;
+    Ok(servers)
+}
+
+/// Each scenario of each round, unless its result is there already; what is measured once comes with the first round.
+///
+/// # Errors
+/// When anything fails.
+pub async fn rounds(out: &Path, rounds: usize) -> Result<()> {
+    let mut servers = start().await?;
+    keep(out, "provenance", 0, async || report::Provenance::read(&servers).await).await?;
+    for round in 1..=rounds {
+        one_round(&mut servers, out, round).await?;
+    }
+    once(&mut servers, out).await?;
+    keep(out, "flush-after", 0, async || limits::flush::measure(servers.folder()).await).await?;
+    Ok(())
+}
+
+async fn one_round(servers: &mut Servers, out: &Path, round: usize) -> Result<()> {
+    let (size, seed) = (Size::FULL, u64::try_from(round)?);
+    let plain = Overrides::default;
+    let post = keep(out, "post", round, async || post::measure(servers, size, seed, plain()).await).await?;
+    let half = post.ceiling_per_second / 2.0;
+    keep(out, "limits", round, async || limits::measure(servers, size, half).await).await?;
+    let whole =
+        keep(out, "end-to-end", round, async || end_to_end::measure(servers, Load::plain(size, seed)).await).await?;
+    keep(out, "good", round, async || {
+        end_to_end::measure(servers, Load { mix: Mix::GOOD, ..Load::plain(size, seed) }).await
+    })
+    .await?;
+    keep(out, "failing", round, async || {
+        let mix = Mix { fails_once: 10, ..Mix::GOOD };
+        end_to_end::measure(servers, Load { mix, poison: 1, ..Load::plain(size, seed) }).await
+    })
+    .await?;
+    let backlog = size.drain_orders;
+    keep(out, "drain", round, async || drain::measure(servers, backlog, seed, &plain()).await).await?;
+    let backlog = size.drain_orders_at_size_1;
+    let one_by_one = plain().with("BATCH_MAX", 1);
+    keep(out, "drain-size-1", round, async || drain::measure(servers, backlog, seed, &one_by_one).await).await?;
+    keep(out, "latency-low", round, async || latency::measure(servers, size, seed, 100.0, plain()).await).await?;
+    let half = whole.orders_per_second / 2.0;
+    keep(out, "latency-half", round, async || latency::measure(servers, size, seed, half, plain()).await).await?;
+    Ok(())
+}
+
+async fn once(servers: &mut Servers, out: &Path) -> Result<()> {
+    let size = Size::FULL;
+    keep(out, "counts", 0, async || {
+        end_to_end::measure(servers, Load { count: CountStatements::Yes, ..Load::plain(size, 1) }).await
+    })
+    .await?;
+    for (index, (_, settings)) in ABLATIONS.iter().enumerate() {
+        let overrides = settings.iter().try_fold(Overrides::default(), |overrides, (name, value)| {
+            anyhow::Ok(match *name {
+                "PARTITIONS" => Overrides { partitions: Some(value.parse()?), ..overrides },
+                _ => overrides.with(name, value),
+            })
+        })?;
+        let size = Size { end_to_end_orders: size.end_to_end_orders / 4, ..size };
+        keep(out, "ablation", index, async || {
+            end_to_end::measure(servers, Load { overrides, ..Load::plain(size, 1) }).await
+        })
+        .await?;
+    }
+    keep(out, "recovery", 0, async || recovery::measure(servers, size, 1).await).await?;
+    Ok(())
+}
+
+/// The soak, at half of what the first round reached end to end.
+///
+/// # Errors
+/// When the first round has not been measured, or anything fails.
+pub async fn soak(out: &Path) -> Result<()> {
+    let results = report::load(out)?;
+    let whole = results.rounds.first().and_then(|round| round.end_to_end.as_ref());
+    let rate =
+        whole.context("run `make bench` first: the soak's rate is half of what it found")?.orders_per_second / 2.0;
+    let mut servers = start().await?;
+    keep(out, "soak", 0, async || soak::measure(&mut servers, Size::FULL, 1, rate).await).await?;
+    Ok(())
+}
+
+/// What CI runs: the text to print, and how many invariants were violated.
+///
+/// # Errors
+/// When anything fails.
+pub async fn smoke() -> Result<(String, usize)> {
+    let (size, mut servers) = (Size::SMOKE, servers().await?);
+    let whole = end_to_end::measure(&mut servers, Load::plain(size, 1)).await?;
+    let batched = drain::measure(&mut servers, size.drain_orders, 1, &Overrides::default()).await?;
+    let one_by_one = Overrides::default().with("BATCH_MAX", 1);
+    let single = drain::measure(&mut servers, size.drain_orders_at_size_1, 1, &one_by_one).await?;
+    Ok((report::smoke(&whole, &batched, &single), whole.violations))
+}

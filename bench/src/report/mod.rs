@@ -1,0 +1,10 @@
+//! Results: one JSON file for each scenario and round, and the page that is generated from them.
+
+mod model;
+mod page;
+mod plots;
+mod targets;
+
+pub use model::{Provenance, Results, Round, keep, load};
+pub use page::{smoke, write_page};
+pub use targets::Targets;

@@ -1,0 +1,199 @@
+//! What is kept of a run.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{Flush, Limits, flush};
+use crate::plan::ABLATIONS;
+use crate::rig::{Durability, Servers};
+use crate::scenarios::{Drain, EndToEnd, Latency, Post, Recovery, Soak};
+
+/// What was measured, where and under which settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// When the run began.
+    pub at: jiff::Timestamp,
+    /// The commit, and whether the tree had changes.
+    pub commit: String,
+    /// The processor.
+    pub processor: String,
+    /// Its cores.
+    pub cores: usize,
+    /// Memory in MB (10^6 bytes).
+    pub memory_mb: u64,
+    /// The kernel.
+    pub kernel: String,
+    /// The compiler.
+    pub rustc: String,
+    /// The durability of the servers.
+    pub durability: Durability,
+    /// What a flush cost before anything else.
+    pub flush_before: Flush,
+}
+
+impl Provenance {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When a tool is missing.
+    pub async fn read(servers: &Servers) -> Result<Self> {
+        Ok(Self {
+            at: jiff::Timestamp::now(),
+            commit: said("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
+            processor: line_of("/proc/cpuinfo", "model name").unwrap_or_default(),
+            cores: std::thread::available_parallelism()?.get(),
+            memory_mb: memory_mb(),
+            kernel: said("uname", &["-sr"]),
+            rustc: said("rustc", &["--version"]),
+            durability: servers.durability().await?,
+            flush_before: flush::measure(servers.folder()).await?,
+        })
+    }
+}
+
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(arguments).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+fn line_of(file: &str, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn memory_mb() -> u64 {
+    let kib =
+        line_of("/proc/meminfo", "MemTotal").and_then(|text| text.trim_end_matches(" kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1_024 / 1_000_000
+}
+
+/// One round of the scenarios; what is missing has not run yet.
+#[derive(Debug, Clone, Default)]
+pub struct Round {
+    /// This machine's limits.
+    pub limits: Option<Limits>,
+    /// POST alone.
+    pub post: Option<Post>,
+    /// End to end, as a shop orders.
+    pub end_to_end: Option<EndToEnd>,
+    /// End to end, every order good.
+    pub good: Option<EndToEnd>,
+    /// The same with 1 % that fail once and 0.1 % poison.
+    pub failing: Option<EndToEnd>,
+    /// A backlog per consumer.
+    pub drain: Option<Vec<Drain>>,
+    /// With one event in each transaction.
+    pub drain_size_1: Option<Vec<Drain>>,
+    /// Placed to final at a low load.
+    pub latency_low: Option<Latency>,
+    /// Placed to final at half of what end to end reached.
+    pub latency_half: Option<Latency>,
+}
+
+/// Every round of a run, and what is measured once.
+#[derive(Debug, Clone)]
+pub struct Results {
+    /// Where and how.
+    pub provenance: Provenance,
+    /// The rounds.
+    pub rounds: Vec<Round>,
+    /// End to end with statements counted: the counts, not the speed.
+    pub counts: Option<EndToEnd>,
+    /// In the order of [`crate::plan::ABLATIONS`].
+    pub ablations: Vec<Option<EndToEnd>>,
+    /// After SIGKILL.
+    pub recovery: Option<Vec<Recovery>>,
+    /// Twenty minutes.
+    pub soak: Option<Soak>,
+    /// What a flush cost after everything else.
+    pub flush_after: Option<Flush>,
+}
+
+impl Results {
+    /// Violated invariants of all runs.
+    pub fn violations(&self) -> usize {
+        let rounds = self.rounds.iter().flat_map(|round| [&round.end_to_end, &round.good, &round.failing]);
+        let whole = rounds.chain([&self.counts]).chain(&self.ablations).flatten().map(|run| run.violations);
+        let latency = self.rounds.iter().flat_map(|round| [&round.latency_low, &round.latency_half]);
+        let latency = latency.flatten().map(|run| run.violations);
+        let killed = self.recovery.iter().flatten().map(|run| run.violations);
+        whole.chain(latency).chain(killed).chain(self.soak.iter().map(|run| run.violations)).sum()
+    }
+}
+
+/// The result in `out/NAME-ROUND.json`; measures and writes it where it is not there yet.
+///
+/// # Errors
+/// When measuring fails, or the file cannot be read or written.
+pub async fn keep<T: Serialize + DeserializeOwned>(
+    out: &Path,
+    name: &str,
+    round: usize,
+    measure: impl AsyncFnOnce() -> Result<T>,
+) -> Result<T> {
+    if let Some(found) = read(out, name, round)? {
+        println!("{name} {round}: there already");
+        return Ok(found);
+    }
+    let begin = std::time::Instant::now();
+    let found = measure().await.with_context(|| format!("{name}, round {round}"))?;
+    std::fs::create_dir_all(out)?;
+    let (file, fresh) = (file(out, name, round), out.join("fresh.part"));
+    std::fs::write(&fresh, serde_json::to_vec_pretty(&found)?)?;
+    std::fs::rename(&fresh, &file).with_context(|| format!("writing {}", file.display()))?;
+    println!("{name} {round}: {} s", begin.elapsed().as_secs());
+    Ok(found)
+}
+
+fn file(out: &Path, name: &str, round: usize) -> std::path::PathBuf {
+    out.join(format!("{name}-{round}.json"))
+}
+
+fn read<T: DeserializeOwned>(out: &Path, name: &str, round: usize) -> Result<Option<T>> {
+    let file = file(out, name, round);
+    match std::fs::read(&file) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
+    }
+}
+
+/// Everything that is in `out`.
+///
+/// # Errors
+/// When nothing is, or a file is no result.
+pub fn load(out: &Path) -> Result<Results> {
+    let provenance = read(out, "provenance", 0)?.with_context(|| format!("{} has no results", out.display()))?;
+    let mut rounds = Vec::new();
+    for round in 1.. {
+        let found = Round {
+            limits: read(out, "limits", round)?,
+            post: read(out, "post", round)?,
+            end_to_end: read(out, "end-to-end", round)?,
+            good: read(out, "good", round)?,
+            failing: read(out, "failing", round)?,
+            drain: read(out, "drain", round)?,
+            drain_size_1: read(out, "drain-size-1", round)?,
+            latency_low: read(out, "latency-low", round)?,
+            latency_half: read(out, "latency-half", round)?,
+        };
+        if found.post.is_none() && found.end_to_end.is_none() {
+            break;
+        }
+        rounds.push(found);
+    }
+    let ablations = (0..ABLATIONS.len()).map(|index| read(out, "ablation", index)).collect::<Result<_>>()?;
+    Ok(Results {
+        provenance,
+        rounds,
+        counts: read(out, "counts", 0)?,
+        ablations,
+        recovery: read(out, "recovery", 0)?,
+        soak: read(out, "soak", 0)?,
+        flush_after: read(out, "flush-after", 0)?,
+    })
+}

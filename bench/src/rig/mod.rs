@@ -1,0 +1,8 @@
+//! What is measured: a Kafka, a PostgreSQL, the sandbox gateway and the four services, as processes of their own.
+
+mod servers;
+mod suite;
+
+pub use ops::verify::Service;
+pub use servers::{CountStatements, Durability, Servers};
+pub use suite::{EXTRA_SKUS, Overrides, Suite, binary, migrate};

@@ -1,0 +1,120 @@
+//! A backlog per consumer: how fast each works off what waits for it.
+//!
+//! The backlog is made by the services themselves, one after the other, so its events are the ordinary ones. A consumer's
+//! time runs from its start being complete (ready) to the last record that it publishes; connecting is not measured.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::rest::{BOUND, all_taken, processes};
+use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
+use crate::measure::CpuSeconds;
+use crate::measure::kafka::Counter;
+use crate::rig::{Overrides, Servers, Service, Suite};
+
+/// What was found for one consumer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Drain {
+    /// The service.
+    pub service: String,
+    /// Events that waited for it.
+    pub events: usize,
+    /// From its first published answer to its last.
+    pub seconds: f64,
+    /// Events a second over that time.
+    pub events_per_second: f64,
+    /// CPU seconds for 1,000 events by process, its start included.
+    pub cpu_per_thousand: CpuSeconds,
+}
+
+/// Lets `order.placed` of `orders` orders pile up, then starts inventory, payment and order-service one after the other,
+/// each alone on its backlog.
+///
+/// # Errors
+/// When anything fails.
+pub async fn measure(servers: &mut Servers, orders: usize, seed: u64, overrides: &Overrides) -> Result<Vec<Drain>> {
+    // The backlog itself is made with the defaults.
+    let mut suite = Suite::prepare(servers, Overrides { environment: Vec::new(), ..overrides.clone() }).await?;
+    suite.start(Service::Order).await?;
+    let bodies = Bodies::new(seed, Skus::Zipf, Mix::GOOD);
+    let address = suite.address(Service::Order);
+    let placed = run(Run { address, pace: Pace::AsFastAsTaken, orders, connections: 64, bodies }).await?;
+    all_taken(&placed, orders)?;
+    let counter = Counter::connect(suite.bootstrap())?;
+    until_published(&counter, &suite, Service::Order, orders).await?;
+    suite.stop(Service::Order).await?;
+    suite.set_overrides(overrides.clone());
+
+    let mut found = Vec::new();
+    for (service, events, answers) in [
+        (Service::Inventory, orders, orders),
+        (Service::Payment, orders, orders),
+        // payment.authorized and stock.reserved of each order; order.confirmed comes on top of order.placed.
+        (Service::Order, 2 * orders, 2 * orders),
+    ] {
+        servers.settle().await?;
+        found.push(one(servers, &mut suite, &counter, service, events, answers).await?);
+        suite.stop(service).await?;
+    }
+    suite.finish().await?;
+    Ok(found)
+}
+
+async fn one(
+    servers: &Servers,
+    suite: &mut Suite,
+    counter: &Counter,
+    service: Service,
+    events: usize,
+    answers: usize,
+) -> Result<Drain> {
+    let topic = suite.topic(service.emits());
+    let before = counter.records(&topic).await?;
+    suite.spawn(service)?;
+    let trees = processes(servers, suite);
+    let cpu = CpuSeconds::read(&trees)?;
+    let begin = Instant::now();
+    let mut first: Option<(Instant, usize)> = None;
+    let last = loop {
+        let written = counter.records(&topic).await?;
+        if written > before && first.is_none() {
+            first = Some((Instant::now(), written - before));
+        }
+        if written >= answers {
+            break Instant::now();
+        }
+        ensure!(begin.elapsed() < BOUND, "{}: {written} of {answers} records after {BOUND:?}", service.name());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let cpu = CpuSeconds::read(&trees)?.since(&cpu);
+    let (from, already) = first.unwrap_or((begin, 0));
+    let seconds = (last - from).as_secs_f64().max(0.001);
+    // What was answered when the clock started is not in the measured time.
+    let share = 1.0 - ratio(already, answers - before);
+    Ok(Drain {
+        service: service.name().to_owned(),
+        events,
+        seconds,
+        events_per_second: ratio(events, 1) * share / seconds,
+        cpu_per_thousand: cpu.per_thousand(events),
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit")]
+fn ratio(part: usize, whole: usize) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+async fn until_published(counter: &Counter, suite: &Suite, service: Service, records: usize) -> Result<()> {
+    let (topic, begin) = (suite.topic(service.emits()), Instant::now());
+    loop {
+        let written = counter.records(&topic).await?;
+        if written >= records {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < BOUND, "{written} of {records} records on {topic} after {BOUND:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
