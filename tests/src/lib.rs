@@ -5,8 +5,11 @@
 //! - [`Suite::check`] reads everything that is known of some orders and asserts the invariants of ARCHITECTURE.md over it,
 //!   with [`ops::verify`].
 //!
+//! - [`chaos`] keeps orders coming while everything fails, by a schedule that a seed draws.
+//!
 //! The stories are in `tests/it`.
 
+pub mod chaos;
 pub mod check;
 pub mod client;
 pub mod gateway;

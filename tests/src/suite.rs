@@ -28,6 +28,8 @@ pub struct Settings {
     pub session_timeout_ms: u64,
     /// The profile of `deploy/topics.toml`.
     pub profile: String,
+    /// How long an instance may take to become ready.
+    pub ready_within: Duration,
     /// More variables for every service; a later one wins.
     pub environment: Vec<(String, String)>,
 }
@@ -42,6 +44,7 @@ impl Default for Settings {
             gateway_timeout_ms: 1_500,
             session_timeout_ms: 2_000,
             profile: "local".to_owned(),
+            ready_within: BOUND,
             environment: Vec::new(),
         }
     }
@@ -107,7 +110,7 @@ impl Suite {
                 suite.start_another(service, index)?;
             }
         }
-        suite.gateway.ready().await?;
+        suite.gateway.ready(settings.ready_within).await?;
         suite.wait_ready().await?;
         Ok(suite)
     }
@@ -171,8 +174,9 @@ impl Suite {
     /// # Errors
     /// When one is not.
     pub async fn wait_ready(&mut self) -> Result<()> {
+        let bound = self.settings.ready_within;
         let running = self.instances.values_mut().filter_map(|instance| match instance.process.ended() {
-            Ok(None) => Some(instance.ready()),
+            Ok(None) => Some(instance.ready(bound)),
             Ok(Some(_)) | Err(_) => None,
         });
         join_all(running).await.into_iter().collect()
@@ -286,9 +290,9 @@ impl Deref for Suite {
 }
 
 impl Instance {
-    async fn ready(&mut self) -> Result<()> {
+    async fn ready(&mut self, bound: Duration) -> Result<()> {
         let url = format!("{}/readyz", self.url);
-        self.process.wait_ready(&url, BOUND).await
+        self.process.wait_ready(&url, bound).await
     }
 
     async fn terminate(&mut self) -> Result<()> {

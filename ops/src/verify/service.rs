@@ -1,9 +1,11 @@
 //! The four services: their names, what they publish and what they consume.
 
 use contracts::{EventSet, topics};
+use serde::{Deserialize, Serialize};
 
 /// One of the four services.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Service {
     /// order-service
     Order,

@@ -112,8 +112,7 @@ mod tests {
     fn the_floors_of_five_minutes_are_those_that_are_promised() {
         let floors = five_minutes();
         assert_eq!(floors.kinds.len(), Kind::ALL.len());
-        let numbers =
-            [floors.sigkills, floors.redeliveries, floors.retries, floors.dead_letters, floors.orders_final];
+        let numbers = [floors.sigkills, floors.redeliveries, floors.retries, floors.dead_letters, floors.orders_final];
         assert_eq!(numbers, [5, 50, 10, 3, 2_000]);
     }
 

@@ -9,7 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::programs::Service;
+use crate::Service;
 
 /// `session.timeout.ms` during a run.
 pub const SESSION_TIMEOUT_MS: u64 = 6_000;
@@ -110,6 +110,20 @@ pub struct Planned {
     pub slot_ms: u64,
     /// What happens.
     pub fault: Fault,
+}
+
+impl Planned {
+    /// When it begins, in seconds.
+    #[allow(clippy::cast_precision_loss, reason = "hours in milliseconds are exact")]
+    pub fn at_secs(&self) -> f64 {
+        self.at_ms as f64 / 1_000.0
+    }
+
+    /// How long it lasts, in seconds.
+    #[allow(clippy::cast_precision_loss, reason = "hours in milliseconds are exact")]
+    pub fn lasts_secs(&self) -> f64 {
+        self.lasts_ms as f64 / 1_000.0
+    }
 }
 
 impl Kind {
