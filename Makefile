@@ -3,6 +3,9 @@
 # dev builds fast and is the default; PROFILE=release runs fast.
 PROFILE ?= dev
 ONCE ?=
+SEED ?= 1
+MINUTES ?= 5
+RATE ?= 10
 CARGO ?= cargo
 # The committed versions, nothing newer.
 CARGO_FLAGS ?= --locked
@@ -13,7 +16,7 @@ build = $(CARGO) build $(CARGO_FLAGS) --profile $(PROFILE)
 shell_files = suite .ci/run $(wildcard deploy/*.sh tests/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-soak bench-smoke stop reset bootstrap
+.PHONY: help run test chaos check bench bench-soak bench-smoke stop reset bootstrap
 
 help: ## Print this
 	@echo 'make TARGET'
@@ -29,6 +32,10 @@ run: bootstrap ## Build and start everything, place a sample order, run until Ct
 
 test: bootstrap ## Run every test on a Kafka and PostgreSQL of its own
 	@exec deploy/test.sh
+
+chaos: bootstrap ## Fail everything under load for MINUTES=5 by the schedule of SEED=1, then verify
+	$(build) --workspace --bins
+	@exec $(binaries)/chaos --seed $(SEED) --minutes $(MINUTES) --rate $(RATE) --folder $(target)/chaos
 
 check: bootstrap ## Formatting, lints and documentation, without warnings
 	$(CARGO) fmt --all --check

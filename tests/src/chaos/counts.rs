@@ -6,11 +6,11 @@ use anyhow::Result;
 use contracts::topics as names;
 use messaging::topics::TopicsFile;
 use ops::verify::{Places, topics};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 use crate::Service;
 
-/// Counted records.
+/// Counted records: each once, however often a relay published it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// On retry tiers with a delay.
@@ -32,19 +32,18 @@ impl Counts {
         for service in Service::ALL {
             for tier in 1..tiers {
                 let topic = names::retry(service.name(), tier);
-                counts.retries += topics::read(places, &topic, 0, |count, _| *count += 1).await?;
+                let seen = topics::read(places, &topic, BTreeSet::new(), |seen, message| {
+                    seen.insert((header(message, "ce_id"), header(message, "retry-attempt")));
+                });
+                counts.retries += u64::try_from(seen.await?.len())?;
             }
             counts.copies += copies(places, service.emits()).await?;
-            let reasons = topics::read(places, &names::dead_letter(service.name()), Vec::new(), |reasons, message| {
-                let reason = message.headers().and_then(|headers| {
-                    let found = headers.iter().find(|header| header.key == "dlt-reason")?.value?;
-                    Some(String::from_utf8_lossy(found).into_owned())
-                });
-                reasons.push(reason.unwrap_or_default());
-            })
-            .await?;
-            for reason in reasons {
-                *counts.dead_letters.entry(reason).or_default() += 1;
+            let dead = names::dead_letter(service.name());
+            let seen = topics::read(places, &dead, BTreeSet::new(), |seen, message| {
+                seen.insert((header(message, "ce_id"), header(message, "dlt-attempts"), header(message, "dlt-reason")));
+            });
+            for (_, _, reason) in seen.await? {
+                *counts.dead_letters.entry(reason.unwrap_or_default()).or_default() += 1;
             }
         }
         Ok(counts)
@@ -54,13 +53,16 @@ impl Counts {
 async fn copies(places: &Places, topic: &str) -> Result<u64> {
     let start = (0_u64, BTreeSet::new());
     let (copies, _) = topics::read(places, topic, start, |(copies, seen), message| {
-        let id = message.headers().and_then(|headers| {
-            headers.iter().find(|header| header.key == "ce_id").and_then(|header| header.value.map(<[u8]>::to_vec))
-        });
-        if !seen.insert(id) {
+        if !seen.insert(header(message, "ce_id")) {
             *copies += 1;
         }
     })
     .await?;
     Ok(copies)
+}
+
+fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<String> {
+    let headers = message.headers()?;
+    let value = headers.iter().find(|header| header.key == name)?.value?;
+    Some(String::from_utf8_lossy(value).into_owned())
 }

@@ -98,8 +98,7 @@ pub async fn report(options: &Options, arena: &Arena, seen: Seen, verdict: Verdi
         reproduced,
         rewound,
         republished,
-        // What a drill wrote there is no retry of the suite's own.
-        retries: counts.retries.saturating_sub(shifted),
+        retries: counts.retries,
         dead_letters: counts.dead_letters.values().sum(),
         dead_letter_reasons: counts.dead_letters,
         exits: seen.exits,
