@@ -17,6 +17,7 @@ use crate::deadlines::{Lag, Sweeper};
 use crate::handlers::{SERVICE, SagaHandler};
 use crate::housekeeping;
 use crate::http::{self, AppState};
+use crate::metrics::OrderMetrics;
 use crate::placing::Writer;
 
 /// Everything, ready to run.
@@ -50,11 +51,15 @@ impl App {
         let catalog = Catalog::start(pool.clone()).await?;
         let mut runtime = Runtime::new(pool.clone(), settings, shutdown);
         let wake = runtime.wake();
+        let metrics = OrderMetrics::new(&runtime.meter());
         let (writer, placing) = Writer::new(pool.clone(), clock.clone(), wake.clone(), own.limits());
+        let writer = writer.counted_by(metrics.clone());
         let lag = Lag::default();
         let sweeper = Sweeper::start(pool.clone(), wake.clone(), lag.clone(), own.deadlines()).await?;
+        let sweeper = sweeper.counted_by(metrics.clone());
 
-        runtime.consume(SagaHandler::new(lag), &[topics::PAYMENTS, topics::INVENTORY, topics::NOTIFICATIONS]);
+        let handler = SagaHandler::new(lag).counted_by(metrics.clone());
+        runtime.consume(handler, &[topics::PAYMENTS, topics::INVENTORY, topics::NOTIFICATIONS]);
         runtime.task("order writer", |stop| async move {
             writer.run(stop).await;
             Ok(())
@@ -63,8 +68,13 @@ impl App {
             sweeper.run(stop).await;
             Ok(())
         });
+        let (db, deadline, counted) = (pool.clone(), own.deadlines().deadline, metrics.clone());
+        runtime.task("open orders", move |stop| async move {
+            counted.watch(db, deadline, stop).await;
+            Ok(())
+        });
         housekeeping_tasks(&mut runtime, &pool, clock, catalog.clone(), &own);
-        let routes = http::router(AppState { db: pool, catalog, placing, wake });
+        let routes = http::router(AppState { db: pool, catalog, placing, wake, metrics });
         Ok(Self { runtime, listener, routes })
     }
 

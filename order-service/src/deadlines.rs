@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::clock::lowest_id_at;
 use crate::db::deadlines;
 use crate::handlers::cancel_overdue;
+use crate::metrics::OrderMetrics;
 
 /// The most rows that one step reads.
 const LOOK_AT: u32 = 2_000;
@@ -30,7 +31,7 @@ const CANCEL_AT_ONCE: usize = 200;
 
 /// How much older than its commit an order's id may be: waiting for the writer, its tries, and the last statement's own
 /// time-out are less (see `placing/group.rs`). The bound stays that far behind.
-const COMMIT_LAG: SignedDuration = SignedDuration::from_secs(60);
+pub(crate) const COMMIT_LAG: SignedDuration = SignedDuration::from_secs(60);
 
 /// How old the events are that the consumer works on: the largest age since it was last asked for.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +67,7 @@ pub struct Sweeper {
     wake: Wake,
     lag: Lag,
     policy: Policy,
+    metrics: OrderMetrics,
     low: Uuid,
     /// Since when answers can arrive, by the database's clock.
     caught_up_since: Timestamp,
@@ -76,7 +78,13 @@ impl Sweeper {
     pub async fn start(db: PgPool, wake: Wake, lag: Lag, policy: Policy) -> sqlx::Result<Self> {
         let low = deadlines::low_bound(&db).await?;
         let (now, _) = deadlines::now_and_outbox_age(&db).await?;
-        Ok(Self { db, wake, lag, policy, low, caught_up_since: now })
+        Ok(Self { db, wake, lag, policy, metrics: OrderMetrics::default(), low, caught_up_since: now })
+    }
+
+    /// Counts what it cancels.
+    pub fn counted_by(mut self, metrics: OrderMetrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// Takes it that the service has not been behind for so long: for tests, which don't wait for a deadline.
@@ -126,7 +134,7 @@ impl Sweeper {
             let seen = deadlines::look(&self.db, from, high, self.policy.deadline, LOOK_AT).await?;
             let due: Vec<Uuid> = seen.iter().filter(|order| order.due).map(|order| order.order_id).collect();
             for ids in due.chunks(CANCEL_AT_ONCE) {
-                cancelled += cancel_overdue(&self.db, ids).await?;
+                cancelled += cancel_overdue(&self.db, ids, &self.metrics).await?;
                 self.wake.wake();
             }
             let open = seen.iter().find(|order| order.open && !order.due).map(|order| order.order_id);

@@ -13,4 +13,5 @@ pub mod domain;
 pub mod handlers;
 pub mod housekeeping;
 pub mod http;
+pub mod metrics;
 pub mod placing;

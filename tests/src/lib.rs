@@ -14,6 +14,7 @@ pub mod check;
 pub mod client;
 pub mod gateway;
 pub mod load;
+pub mod metrics;
 pub mod suite;
 pub mod target;
 pub mod topics;

@@ -33,6 +33,42 @@ pub async fn look(db: &PgPool, low: Uuid, high: Uuid, deadline: Duration, limit:
     .await
 }
 
+/// How many orders are open.
+#[derive(Debug, Clone, Copy, FromRow)]
+pub struct OpenOrders {
+    /// The database's time.
+    pub now: SqlTimestamp,
+    /// Rows that were read.
+    pub looked_at: i64,
+    /// Of them, those that are still placed.
+    pub open: i64,
+    /// Of those, the ones past their deadline.
+    pub overdue: i64,
+    /// The first one that is open.
+    pub first_open: Option<Uuid>,
+    /// The last row that was read.
+    pub last: Option<Uuid>,
+}
+
+/// Counts the open orders from `low` on; reads at most `limit` rows.
+pub async fn count_open(db: &PgPool, low: Uuid, deadline: Duration, limit: u32) -> sqlx::Result<OpenOrders> {
+    sqlx::query_as(
+        "with seen as materialized (
+             select order_id, state = 'placed' as open, placed_at from orders where order_id >= $1 order by order_id limit $3
+         )
+         select now(), count(*) as looked_at, count(*) filter (where open) as open,
+                count(*) filter (where open and placed_at < now() - make_interval(secs => $2)) as overdue,
+                (select order_id from seen where open order by order_id limit 1) as first_open,
+                (select order_id from seen order by order_id desc limit 1) as last
+         from seen",
+    )
+    .bind(low)
+    .bind(deadline.as_secs_f64())
+    .bind(i64::from(limit))
+    .fetch_one(db)
+    .await
+}
+
 /// The database's time, and how long the oldest outbox row has been waiting.
 pub async fn now_and_outbox_age(db: &PgPool) -> sqlx::Result<(Timestamp, Duration)> {
     let (now, age): (SqlTimestamp, f64) = sqlx::query_as(

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::{SERVICE, announce};
 use crate::db::{orders, timeline};
-use crate::domain::{Decision, Order, TooLate};
+use crate::domain::{Decision, Order, OrderState, TooLate};
+use crate::metrics::{Ended, OrderMetrics};
 
 /// What became of a customer's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Cancelled {
 }
 
 /// Cancels an order for its customer; the caller wakes the relay.
-pub async fn cancel_on_request(db: &PgPool, order_id: OrderId) -> Result<Cancelled, Failure> {
+pub async fn cancel_on_request(db: &PgPool, order_id: OrderId, metrics: &OrderMetrics) -> Result<Cancelled, Failure> {
     let mut transaction = db.begin().await?;
     let mut locked = orders::lock_all(&mut transaction, &[order_id.uuid()]).await?;
     let Some(order) = locked.get_mut(&order_id) else {
@@ -36,14 +37,15 @@ pub async fn cancel_on_request(db: &PgPool, order_id: OrderId) -> Result<Cancell
         Ok(None) => return Ok(Cancelled::Before),
         Err(too_late) => return Ok(Cancelled::TooLate(too_late)),
     };
-    record(&mut transaction, &[(&*order, decision)]).await?;
+    let ended = record(&mut transaction, &[(&*order, decision)]).await?;
     transaction.commit().await?;
+    metrics.ended(&ended);
     Ok(Cancelled::Now)
 }
 
 /// Cancels those of these orders that are still open; the ids must be sorted. Returns how many; the caller wakes the
 /// relay. That they are overdue was seen before they were locked and can't become untrue.
-pub async fn cancel_overdue(db: &PgPool, ids: &[Uuid]) -> Result<usize, Failure> {
+pub async fn cancel_overdue(db: &PgPool, ids: &[Uuid], metrics: &OrderMetrics) -> Result<usize, Failure> {
     let mut transaction = db.begin().await?;
     let locked = orders::lock_all(&mut transaction, ids).await?;
     let mut overdue: Vec<Order> = locked.into_values().collect();
@@ -55,13 +57,15 @@ pub async fn cancel_overdue(db: &PgPool, ids: &[Uuid]) -> Result<usize, Failure>
             Some((&*order, decision))
         })
         .collect();
-    record(&mut transaction, &decided).await?;
+    let ended = record(&mut transaction, &decided).await?;
     let count = decided.len();
     transaction.commit().await?;
+    metrics.ended(&ended);
     Ok(count)
 }
 
-async fn record(db: &mut PgConnection, decided: &[(&Order, Decision)]) -> Result<(), Failure> {
+/// Both kinds of cancellation are of orders that were open.
+async fn record(db: &mut PgConnection, decided: &[(&Order, Decision)]) -> Result<Vec<Ended>, Failure> {
     let now: SqlTimestamp = sqlx::query_scalar("select now()").fetch_one(&mut *db).await?;
     let now: Timestamp = now.to_jiff();
     let mut out = Outgoing::new(SERVICE);
@@ -71,5 +75,5 @@ async fn record(db: &mut PgConnection, decided: &[(&Order, Decision)]) -> Result
     orders::save_all(db, &orders).await?;
     timeline::append(db, &entries?, now).await?;
     out.write(db).await?;
-    Ok(())
+    Ok(orders.iter().filter_map(|order| Ended::of(order.id, OrderState::Placed, order.saga.state, now)).collect())
 }

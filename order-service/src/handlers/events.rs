@@ -11,6 +11,7 @@ use super::{Cause, announce, unknown_order};
 use crate::db::{orders, timeline};
 use crate::deadlines::Lag;
 use crate::domain::{Entry, Order, SagaEvent};
+use crate::metrics::{Ended, OrderMetrics};
 
 /// The consumer group's business: fold each event over its order's saga, and tell the timeline.
 ///
@@ -18,12 +19,19 @@ use crate::domain::{Entry, Order, SagaEvent};
 #[derive(Debug, Clone, Default)]
 pub struct SagaHandler {
     lag: Lag,
+    metrics: OrderMetrics,
 }
 
 impl SagaHandler {
     /// A handler that tells `lag` how old its events are.
     pub fn new(lag: Lag) -> Self {
-        Self { lag }
+        Self { lag, metrics: OrderMetrics::default() }
+    }
+
+    /// Counts the orders that end.
+    pub fn counted_by(mut self, metrics: OrderMetrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 }
 
@@ -52,6 +60,7 @@ impl Handler for SagaHandler {
 
         let mut entries = Vec::with_capacity(items.len());
         let mut changed = HashSet::new();
+        let mut ended = Vec::new();
         for item in items {
             let order_id = item.order_id();
             let at = item.envelope.time.unwrap_or(now);
@@ -62,6 +71,7 @@ impl Handler for SagaHandler {
                 entries.extend(hear(order, &item.event, now, &cause, out)?);
                 if order.saga != before {
                     changed.insert(order_id);
+                    ended.extend(Ended::of(order_id, before.state, order.saga.state, now));
                 }
             } else if known.contains(&order_id) && !item.event.moves_the_saga() {
                 entries.push(Entry::heard(&item.event, item.event_id, at));
@@ -71,6 +81,10 @@ impl Handler for SagaHandler {
         }
         orders::save_all(db, &sorted(&locked, &changed)).await?;
         timeline::append(db, &entries, now).await?;
+        if !ended.is_empty() {
+            let metrics = self.metrics.clone();
+            out.on_commit(move || metrics.ended(&ended));
+        }
         Ok(())
     }
 }

@@ -45,7 +45,7 @@ pub async fn cancel_order(
     path: ValidPath<Uuid>,
 ) -> Result<(StatusCode, Json<CancellationAccepted>), Problem> {
     let id = order_id(path);
-    let status = match cancel_on_request(&app.db, id).await.map_err(failed)? {
+    let status = match cancel_on_request(&app.db, id, &app.metrics).await.map_err(failed)? {
         Cancelled::Now => {
             app.wake.wake();
             StatusCode::ACCEPTED

@@ -22,6 +22,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use uuid::Uuid;
 
 use crate::catalog::Catalog;
+use crate::metrics::OrderMetrics;
 use crate::placing::Placing;
 
 /// The largest body that is read, in bytes.
@@ -38,6 +39,8 @@ pub struct AppState {
     pub placing: Placing,
     /// Wakes the relay.
     pub wake: Wake,
+    /// Counts what ends.
+    pub metrics: OrderMetrics,
 }
 
 #[derive(OpenApi)]

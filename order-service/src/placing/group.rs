@@ -63,6 +63,7 @@ impl Writer {
             }
         }
         let outcomes = self.write_rows(&rows).await;
+        self.metrics.placed(outcomes.iter().flatten().filter(|held| held.ours).count());
         for (twin, outcome) in writable.into_iter().zip(outcomes) {
             twin.answer(outcome);
         }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::{Fingerprint, IdempotencyKey, Priced};
+use crate::metrics::OrderMetrics;
 pub use response::{OrderAccepted, StoredResponse};
 
 /// The payment provider's name for how the customer pays. Never printed.
@@ -130,13 +131,20 @@ pub struct Writer {
     clock: Clock,
     wake: Wake,
     limits: Limits,
+    metrics: OrderMetrics,
 }
 
 impl Writer {
     /// A writer and the handle to it.
     pub fn new(db: PgPool, clock: Clock, wake: Wake, limits: Limits) -> (Self, Placing) {
         let (sender, jobs) = mpsc::channel(limits.queue);
-        (Self { jobs, db, clock, wake, limits }, Placing { jobs: sender })
+        (Self { jobs, db, clock, wake, limits, metrics: OrderMetrics::default() }, Placing { jobs: sender })
+    }
+
+    /// Counts the orders that it takes.
+    pub fn counted_by(mut self, metrics: OrderMetrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// Writes until `stop` is raised, then what still waits.

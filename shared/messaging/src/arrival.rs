@@ -145,6 +145,12 @@ impl<E: EventSet> Arrival<E> {
         Some(hasher.finish())
     }
 
+    /// Since when it has been waiting for this group, in milliseconds since the epoch: since it was written, or since it
+    /// is due.
+    pub fn waits_since_ms(&self) -> i64 {
+        self.due.map_or(self.record.timestamp_ms, Timestamp::as_millisecond)
+    }
+
     /// The trace that the record belongs to.
     pub fn trace(&self) -> Option<TraceParent> {
         envelope::trace_of(&self.record.headers)

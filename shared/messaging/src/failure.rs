@@ -29,6 +29,10 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Undecodable, Self::UnsupportedVersion, Self::Exhausted, Self::Rejected, Self::Expired];
+
     /// The stable code, as it stands in the `dlt-reason` header.
     pub fn as_str(self) -> &'static str {
         match self {

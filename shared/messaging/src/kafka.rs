@@ -40,7 +40,9 @@ pub fn consumer(settings: &Settings) -> ClientConfig {
         // Bounds what is fetched ahead (I16).
         .set("queued.min.messages", "1000")
         .set("queued.max.messages.kbytes", "8192")
-        .set("enable.partition.eof", "false");
+        .set("enable.partition.eof", "false")
+        // Where the partitions end and whether a broker is there, for lag and readiness.
+        .set("statistics.interval.ms", "2000");
     settings.properties.for_consumer(&mut config);
     config
 }

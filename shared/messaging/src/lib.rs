@@ -15,6 +15,7 @@ pub mod identity;
 pub mod inbox;
 pub mod kafka;
 pub mod machine;
+pub mod metrics;
 pub mod operator;
 pub mod outbox;
 pub mod properties;

@@ -136,12 +136,23 @@ pub struct Outgoing {
     source: String,
     rows: Vec<Row>,
     failures: HashMap<EventId, Failure>,
+    committed: Hooks,
+}
+
+/// What is to be done once the transaction has committed.
+#[derive(Default)]
+struct Hooks(Vec<Box<dyn FnOnce() + Send>>);
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} hooks", self.0.len())
+    }
 }
 
 impl Outgoing {
     /// Collects rows for `service`, whose events carry `/service` as their source.
     pub fn new(service: &str) -> Self {
-        Self { source: format!("/{service}"), rows: Vec::new(), failures: HashMap::new() }
+        Self { source: format!("/{service}"), rows: Vec::new(), failures: HashMap::new(), committed: Hooks::default() }
     }
 
     /// Publishes `event` once the transaction commits.
@@ -161,6 +172,17 @@ impl Outgoing {
     /// events of its key are set aside and it leaves no effect.
     pub fn fail(&mut self, event_id: EventId, failure: Failure) {
         self.failures.insert(event_id, failure);
+    }
+
+    /// Has `count` done once the transaction is known to have committed: for counting, which a rolled back transaction
+    /// must not do. Not called where the commit's end is not known; nothing may depend on it.
+    pub fn on_commit(&mut self, count: impl FnOnce() + Send + 'static) {
+        self.committed.0.push(Box::new(count));
+    }
+
+    /// The transaction has committed.
+    pub fn committed(self) {
+        self.committed.0.into_iter().for_each(|hook| hook());
     }
 
     pub(crate) fn take_failures(&mut self) -> HashMap<EventId, Failure> {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod db;
 pub mod health;
 pub mod http;
+pub mod metrics;
 pub mod problem;
 pub mod runtime;
 pub mod shutdown;
@@ -17,6 +18,7 @@ pub mod telemetry;
 pub mod trace;
 
 pub use config::ServiceConfig;
+pub use metrics::Metrics;
 pub use problem::Problem;
 pub use runtime::{MessagingConfig, Runtime};
 pub use shutdown::Shutdown;

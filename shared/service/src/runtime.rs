@@ -9,6 +9,7 @@ use axum::Router;
 use messaging::properties::KafkaProperties;
 use messaging::topics::TopicsFile;
 use messaging::{Consumer, Handler, Relay, Settings, Wake, checks, inbox};
+use opentelemetry::metrics::Meter;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use sqlx::PgPool;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{ConfigError, ServiceConfig, comma_separated};
 use crate::db;
 use crate::health::Health;
+use crate::metrics::{self, Metrics, RequestMetrics};
 use crate::shutdown::Shutdown;
 use crate::tasks::{TaskError, TaskSet};
 
@@ -135,6 +137,7 @@ pub struct Runtime {
     shutdown: Shutdown,
     wake: Wake,
     health: Health,
+    metrics: Metrics,
     work: Vec<AddWork>,
 }
 
@@ -142,7 +145,13 @@ impl Runtime {
     /// Parts for the service of these settings, on its migrated database.
     pub fn new(pool: PgPool, settings: Settings, shutdown: Shutdown) -> Self {
         let health = Health::new().ready_database(&pool).ready_until(&shutdown);
-        Self { pool, settings, shutdown, wake: Wake::default(), health, work: Vec::new() }
+        let metrics = Metrics::new(&settings.service);
+        Self { pool, settings, shutdown, wake: Wake::default(), health, metrics, work: Vec::new() }
+    }
+
+    /// For instruments of the service's own; they are served at `/metrics` with all others.
+    pub fn meter(&self) -> Meter {
+        self.metrics.meter()
     }
 
     /// What to call after a commit that wrote outbox rows.
@@ -154,6 +163,7 @@ impl Runtime {
     pub fn consume<H: Handler>(&mut self, handler: H, topics: &[&'static str]) {
         let consumer = Consumer::new(handler, topics, self.pool.clone(), self.settings.clone(), self.wake.clone());
         let (lanes, assignment) = (consumer.status(), consumer.status());
+        messaging::metrics::consumer(&self.meter(), &self.settings, &consumer.status());
         let health = std::mem::take(&mut self.health);
         self.health = health
             .live("lanes", move || {
@@ -180,16 +190,17 @@ impl Runtime {
         }));
     }
 
-    /// Makes the inbox's days, starts everything, serves `routes` beside the health probes on `listener`, and runs until
+    /// Makes the inbox's days, starts everything, serves `routes` beside the health probes and the metrics on `listener`, and runs until
     /// the shutdown.
     ///
     /// # Errors
     /// Where a part fails, or does not stop in time.
     pub async fn run(self, listener: TcpListener, routes: Router) -> anyhow::Result<()> {
-        let Self { pool, settings, shutdown, wake, health, work } = self;
+        let Self { pool, settings, shutdown, wake, health, metrics, work } = self;
         inbox::maintain(&pool, settings.inbox_days).await?;
         let relay = Relay::new(pool.clone(), settings.clone(), wake);
         let status = relay.status();
+        messaging::metrics::relay(&metrics.meter(), &status);
         let days = pool.clone();
         let health = health
             .ready("relay", move || {
@@ -209,13 +220,16 @@ impl Runtime {
                     }
                 }
             });
-        let app = crate::http::app(routes.merge(health.router()));
+        let app = crate::http::app(routes.merge(health.router()).merge(metrics.router()));
+        let app = RequestMetrics::new(&metrics.meter()).measure(app);
         let mut tasks = TaskSet::new(&shutdown);
         tasks.add("http", move |stop| crate::http::serve(listener, app, stop));
         tasks.next_stage();
         for add in work {
             add(&mut tasks);
         }
+        let (watched, watching, meter) = (pool.clone(), settings.clone(), metrics.meter());
+        tasks.add("metrics", move |stop| metrics::watch(watched, watching, meter, stop));
         let inbox_days = settings.inbox_days;
         tasks.add("inbox upkeep", move |stop| upkeep(pool, inbox_days, stop));
         tasks.next_stage();

@@ -7,6 +7,7 @@
 mod crashes;
 mod faulty_build;
 mod instances;
+mod metrics;
 mod ordinary;
 mod outages;
 mod races;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc as sync_mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
@@ -24,10 +24,14 @@ use crate::fault::{self, Guard};
 use crate::handler::Handler;
 use crate::machine::{self, CallResult, Input, Kind, Limits, Machine, Output, RecordId, Tp, Trouble};
 use crate::relay::Wake;
+use crate::retry::Verdict;
 use crate::transaction::{Prepared, Report, Task, Transactor};
 
 /// How long a partition waits for room behind a blocked key, in milliseconds.
 const FULL_WAIT_MS: i64 = 1_000;
+
+/// How often those who watch are told of the oldest record of each partition.
+const OBSERVE: Duration = Duration::from_secs(1);
 
 /// What work that runs beside the core reports.
 pub(super) enum Completion<E, A> {
@@ -40,6 +44,8 @@ pub(super) enum Completion<E, A> {
 struct Slot<E, A> {
     arrival: Arc<Arrival<E>>,
     prepared: Option<Prepared<E, A>>,
+    /// When the attempt that is under way was started.
+    started: Option<Instant>,
 }
 
 type Slots<H> = HashMap<Tp, BTreeMap<i64, Slot<<H as Handler>::Event, <H as Handler>::Answer>>>;
@@ -64,6 +70,7 @@ pub(super) struct Core<H: Handler> {
     work: JoinSet<()>,
     completions: mpsc::UnboundedSender<Completion<H::Event, H::Answer>>,
     completed: mpsc::UnboundedReceiver<Completion<H::Event, H::Answer>>,
+    observed: Option<Instant>,
     drained: bool,
 }
 
@@ -100,6 +107,7 @@ impl<H: Handler> Core<H> {
             work: JoinSet::new(),
             completions,
             completed,
+            observed: None,
             drained: false,
         }
     }
@@ -152,8 +160,14 @@ impl<H: Handler> Core<H> {
             self.machine.assignment().count(),
             self.machine.queued(),
             self.machine.in_flight(),
-            self.machine.breaker_is_open(),
+            self.machine.breaker_state(),
         );
+        if self.observed.is_none_or(|at| at.elapsed() >= OBSERVE) {
+            self.observed = Some(Instant::now());
+            let oldest = |tp: Tp| self.slots.get(&tp)?.values().next().map(|slot| slot.arrival.waits_since_ms());
+            let oldest = self.machine.assignment().map(|tp| (tp, oldest(tp)));
+            self.status.lag().oldest(self.clock.now_ms(), oldest);
+        }
     }
 
     fn hear(&mut self, event: Polled<H::Event>) {
@@ -163,6 +177,7 @@ impl<H: Handler> Core<H> {
                 for tp in &partitions {
                     self.slots.insert(*tp, BTreeMap::new());
                 }
+                self.observed = None;
                 self.step(Input::Assigned(partitions));
             }
             Polled::Revoked { partitions, lost, released } => {
@@ -199,10 +214,11 @@ impl<H: Handler> Core<H> {
             } else {
                 let prepared = (kind == Kind::Plain).then(|| prepare::plain(&arrival.body));
                 let offset = arrival.record.offset;
-                slots.entry(offset).or_insert(Slot { arrival: Arc::new(arrival), prepared });
+                slots.entry(offset).or_insert(Slot { arrival: Arc::new(arrival), prepared, started: None });
             }
         }
         for (tp, arrivals) in by_partition {
+            self.status.consumed(tp.topic, arrivals.len());
             self.step(Input::Arrived(tp, arrivals));
         }
     }
@@ -212,6 +228,8 @@ impl<H: Handler> Core<H> {
             Completion::Prepared { id, prepared, result } => {
                 if let Some(slot) = self.slot(id) {
                     slot.prepared = Some(prepared);
+                    // A call that was refused is no attempt.
+                    slot.started = slot.started.filter(|_| result != CallResult::Refused);
                 }
                 self.step(Input::PreparationEnded(id, result));
             }
@@ -221,7 +239,8 @@ impl<H: Handler> Core<H> {
     }
 
     fn batch_ended(&mut self, lane: i32, report: Report<H::Event, H::Answer>) {
-        self.status.batch_ended(lane, report.counts);
+        self.status.batch_ended(lane, &report.counts);
+        let verdicts: HashMap<RecordId, Verdict> = report.counts.failed.iter().copied().collect();
         if let Some(now) = report.now {
             self.clock.learn(now);
         }
@@ -231,7 +250,9 @@ impl<H: Handler> Core<H> {
         let done: Vec<RecordId> = report.done.iter().map(|task| task.id).collect();
         for id in done.iter().filter(|id| self.machine.is_current(**id)) {
             if let Some(slots) = self.slots.get_mut(&id.tp) {
-                slots.remove(&id.offset);
+                let started = slots.remove(&id.offset).and_then(|slot| slot.started);
+                let took = started.map(|started| started.elapsed()).unwrap_or_default();
+                self.status.processed(id.tp, verdicts.get(id).copied(), took);
             }
         }
         let trouble = match &report.outage {
@@ -261,6 +282,7 @@ impl<H: Handler> Core<H> {
             left.push((task.id, due_ms.or_else(|| stale.then(|| self.clock.now_ms()))));
             if let Some(slot) = self.slot(task.id) {
                 slot.prepared = Some(task.prepared);
+                slot.started = None;
             }
         }
         self.step(Input::BatchEnded { lane, done, left, trouble });
@@ -304,10 +326,19 @@ impl<H: Handler> Core<H> {
     }
 
     fn tasks(&mut self, records: &[RecordId]) -> Vec<Task<H::Event, H::Answer>> {
+        let now_ms = self.clock.now_ms();
+        let status = Arc::clone(&self.status);
         records
             .iter()
             .filter_map(|&id| {
                 let slot = self.slot(id)?;
+                if slot.started.is_none() {
+                    slot.started = Some(Instant::now());
+                    if let Some(due) = slot.arrival.due {
+                        let late_ms = (now_ms - due.as_millisecond()).max(0).unsigned_abs();
+                        status.started_late(Duration::from_millis(late_ms));
+                    }
+                }
                 let prepared = slot.prepared.take().unwrap_or(Prepared::Nothing);
                 Some(Task { id, arrival: Arc::clone(&slot.arrival), prepared })
             })

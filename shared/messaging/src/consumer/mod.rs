@@ -8,6 +8,7 @@
 //! A service's group also reads every `<group>.retry.*` that exists, so removing a tier strands nothing.
 
 mod core;
+mod lag;
 mod poll;
 mod prepare;
 mod status;
@@ -29,7 +30,8 @@ use crate::relay::Wake;
 use crate::settings::Settings;
 use crate::transaction::Transactor;
 
-pub use status::ConsumerStatus;
+pub use lag::Lag;
+pub use status::{Breaker, ConsumerStatus, Histograms, TopicStatus, Totals};
 pub use subscription::TopicEntry;
 
 /// How many messages from the polling thread wait for the core; each holds up to [`poll::CHUNK`] records.
@@ -80,8 +82,9 @@ impl<H: Handler> Consumer<H> {
             () = shutdown.cancelled() => return Ok(()),
         };
         let topics: Arc<[TopicEntry]> = topics.into();
+        self.status.reads(&settings.group_id(), &topics);
         let (events, inbox) = mpsc::channel(EVENTS);
-        let context = poll::Context::<H::Event>::new(events, Arc::clone(&topics), settings.drain);
+        let context = poll::Context::<H::Event>::new(events, Arc::clone(&topics), settings.drain, self.status());
         let consumer: BaseConsumer<poll::Context<H::Event>> =
             kafka::consumer(&settings)
                 .create_with_context(context)

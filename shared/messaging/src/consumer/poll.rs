@@ -13,10 +13,11 @@ use std::time::Duration;
 use contracts::EventSet;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-use rdkafka::{ClientContext, TopicPartitionList};
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::status::ConsumerStatus;
 use super::subscription::TopicEntry;
 use crate::arrival::Arrival;
 use crate::machine::Tp;
@@ -47,13 +48,19 @@ pub(super) struct Context<E> {
     events: mpsc::Sender<Polled<E>>,
     topics: Arc<[TopicEntry]>,
     drain: Duration,
+    status: Arc<ConsumerStatus>,
     /// Polled and not yet handed over. Only the polling thread touches it, also from within a callback.
     collected: Mutex<Vec<(Tp, Arrival<E>)>>,
 }
 
 impl<E: EventSet> Context<E> {
-    pub(super) fn new(events: mpsc::Sender<Polled<E>>, topics: Arc<[TopicEntry]>, drain: Duration) -> Self {
-        Self { events, topics, drain, collected: Mutex::default() }
+    pub(super) fn new(
+        events: mpsc::Sender<Polled<E>>,
+        topics: Arc<[TopicEntry]>,
+        drain: Duration,
+        status: Arc<ConsumerStatus>,
+    ) -> Self {
+        Self { events, topics, drain, status, collected: Mutex::default() }
     }
 
     fn collected(&self) -> MutexGuard<'_, Vec<(Tp, Arrival<E>)>> {
@@ -115,7 +122,14 @@ impl<E: EventSet> Context<E> {
     }
 }
 
-impl<E: EventSet> ClientContext for Context<E> {}
+impl<E: EventSet> ClientContext for Context<E> {
+    fn stats(&self, statistics: Statistics) {
+        let is_up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        let is_member = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "steady");
+        self.status.connected(is_up, is_member);
+        self.status.lag().learn(&statistics);
+    }
+}
 
 impl<E: EventSet> ConsumerContext for Context<E> {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
@@ -143,6 +157,7 @@ impl<E: EventSet> ConsumerContext for Context<E> {
 pub(super) fn run<E: EventSet>(consumer: &BaseConsumer<Context<E>>, stop: &CancellationToken) {
     let context = consumer.client().context();
     while !stop.is_cancelled() {
+        context.status.polled();
         let mut wait = POLL;
         // The first record is waited for; the others are what is there already.
         while let Some(polled) = consumer.poll(wait) {

@@ -15,11 +15,14 @@
 mod leader;
 mod publish;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Histogram;
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -50,9 +53,55 @@ pub struct RelayStatus {
     published: AtomicUsize,
     /// Since when rows wait for acknowledgements without any arriving; 0 where none wait.
     waiting_since_ms: AtomicI64,
+    by_topic: Mutex<BTreeMap<String, Sent>>,
+    /// Where the time from sending a batch to its last acknowledgement goes, in seconds.
+    sending: OnceLock<Histogram<f64>>,
+}
+
+/// Records sent to one topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Acknowledged.
+    pub acknowledged: u64,
+    /// In a batch of which at least one was not; all of it is sent again.
+    pub failed: u64,
 }
 
 impl RelayStatus {
+    /// Records sent since the start, by topic on the broker.
+    pub fn sent_by_topic(&self) -> BTreeMap<String, Sent> {
+        self.by_topic().clone()
+    }
+
+    pub(crate) fn record_into(&self, sending: Histogram<f64>) {
+        // A second call would change nothing: instruments belong to one meter for a process's life.
+        let _ = self.sending.set(sending);
+    }
+
+    fn by_topic(&self) -> MutexGuard<'_, BTreeMap<String, Sent>> {
+        self.by_topic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch's end: how long it took where it was acknowledged, and what was in it.
+    fn sending_ended(&self, acknowledged_after: Option<Duration>, topics: &[(String, u64)]) {
+        if let (Some(took), Some(sending)) = (acknowledged_after, self.sending.get()) {
+            let attributes =
+                [KeyValue::new("messaging.system", "kafka"), KeyValue::new("messaging.operation.name", "send")];
+            sending.record(took.as_secs_f64(), &attributes);
+        }
+        let mut by_topic = self.by_topic();
+        for (topic, records) in topics {
+            let sent = match by_topic.get_mut(topic) {
+                Some(sent) => sent,
+                None => by_topic.entry(topic.clone()).or_default(),
+            };
+            match acknowledged_after {
+                Some(_) => sent.acknowledged += records,
+                None => sent.failed += records,
+            }
+        }
+    }
+
     /// Whether this instance is the active one.
     pub fn is_leading(&self) -> bool {
         self.leading.load(Ordering::Relaxed)

@@ -40,6 +40,10 @@ struct Pending {
 /// How one batch of rows ended.
 struct Settled {
     ids: Vec<i64>,
+    /// How many rows there were for each topic on the broker.
+    topics: Vec<(String, u64)>,
+    /// How long the acknowledgements took, where all came.
+    acknowledged_after: Option<Duration>,
     outcome: Result<(), BatchError>,
 }
 
@@ -185,12 +189,19 @@ impl<'a> Sender<'a> {
         let mut deliveries = Vec::with_capacity(rows.len());
         let mut refused = None;
         crash_point!(BeforeProduce);
+        let mut topics: Vec<(String, u64)> = Vec::new();
+        let started = Instant::now();
         for row in rows {
             ids.push(row.id);
+            let topic = self.settings.physical(&row.topic);
+            match topics.iter_mut().find(|(name, _)| *name == topic) {
+                Some((_, count)) => *count += 1,
+                None => topics.push((topic.clone(), 1)),
+            }
             if refused.is_some() {
                 continue;
             }
-            match enqueue(&self.producer, self.settings, &row) {
+            match enqueue(&self.producer, &topic, &row) {
                 Ok(delivery) => deliveries.push(delivery),
                 Err(error) => refused = Some(format!("outbox row {}: {error}", row.id)),
             }
@@ -210,20 +221,24 @@ impl<'a> Sender<'a> {
                     }
                     Err(_) => "the producer was discarded".to_owned(),
                 };
-                return Settled { ids, outcome: Err(BatchError::Delivery(error)) };
+                let outcome = Err(BatchError::Delivery(error));
+                return Settled { ids, topics, acknowledged_after: None, outcome };
             }
             if let Some(error) = refused {
-                return Settled { ids, outcome: Err(BatchError::Delivery(error)) };
+                let outcome = Err(BatchError::Delivery(error));
+                return Settled { ids, topics, acknowledged_after: None, outcome };
             }
             crash_point!(BeforeDelete);
+            let acknowledged_after = Some(started.elapsed());
             let deleted = sqlx::query("delete from outbox where id = any($1)").bind(&ids).execute(&db).await;
             crash_point!(AfterDelete);
             let outcome = deleted.map(|_| ()).map_err(|error| BatchError::Delete(error.into()));
-            Settled { ids, outcome }
+            Settled { ids, topics, acknowledged_after, outcome }
         }));
     }
 
     async fn settle(&mut self, settled: Settled) -> Result<(), Failure> {
+        self.status.sending_ended(settled.acknowledged_after, &settled.topics);
         let published = if settled.outcome.is_ok() { settled.ids.len() } else { 0 };
         self.status.settled(settled.ids.len(), published);
         for id in &settled.ids {
@@ -247,6 +262,7 @@ impl<'a> Sender<'a> {
         // Dropping blocks until the background thread has ended.
         tokio::task::spawn_blocking(move || drop(old)).await.ok();
         while let Some(settled) = self.batches.next().await {
+            self.status.sending_ended(settled.acknowledged_after, &settled.topics);
             let published = if settled.outcome.is_ok() { settled.ids.len() } else { 0 };
             self.status.settled(settled.ids.len(), published);
             if let Err(BatchError::Delete(failure)) = settled.outcome {
@@ -293,11 +309,7 @@ fn new_producer(settings: &Settings) -> Result<FutureProducer, Failure> {
 }
 
 #[allow(clippy::disallowed_methods)] // The relay is the one place that sends.
-fn enqueue(
-    producer: &FutureProducer,
-    settings: &Settings,
-    row: &Pending,
-) -> Result<rdkafka::producer::DeliveryFuture, String> {
+fn enqueue(producer: &FutureProducer, topic: &str, row: &Pending) -> Result<rdkafka::producer::DeliveryFuture, String> {
     let Some(headers) = decode_headers(&row.headers) else {
         return Err("its headers are not what the outbox writes".to_owned());
     };
@@ -305,8 +317,7 @@ fn enqueue(
     for (name, value) in &headers {
         kafka_headers = kafka_headers.insert(KafkaHeader { key: name, value: value.as_deref() });
     }
-    let topic = settings.physical(&row.topic);
-    let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&topic).headers(kafka_headers);
+    let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(kafka_headers);
     if let Some(key) = &row.key {
         record = record.key(key.as_slice());
     }

@@ -17,6 +17,7 @@ use crate::failure::{Failure, FailureKind, Reason};
 use crate::fault::{self, Guard};
 use crate::handler::{Batch, Failed, Fate, Handler, Item};
 use crate::inbox::{self, Claim, Outcome, Takes};
+use crate::machine::RecordId;
 use crate::outbox::Outgoing;
 use crate::retry::{self, Verdict};
 use crate::settings::AfterDeadLetter;
@@ -26,6 +27,7 @@ pub(super) struct Sorted<'a, E, A> {
     pub(super) items: Vec<&'a Item<E, A>>,
     pub(super) failed: Vec<(&'a Arrival<E>, Failure, Verdict)>,
     held: Vec<&'a Arrival<E>>,
+    verdicts: Vec<(RecordId, Verdict)>,
 }
 
 impl<H: Handler> Transactor<H> {
@@ -73,10 +75,12 @@ impl<H: Handler> Transactor<H> {
         counts.held = sorted.held.len();
         counts.dead = sorted.failed.iter().filter(|(_, _, verdict)| matches!(verdict, Verdict::Dead(_))).count();
         counts.retried = sorted.failed.len() - counts.dead;
+        counts.failed = sorted.verdicts;
         counts.outbox_rows = out.write(&mut tx).await?;
         crash_point!(BeforeCommit);
         tx.commit().await?;
         crash_point!(AfterCommit);
+        out.committed();
         Ok((counts, Some(now)))
     }
 
@@ -89,7 +93,7 @@ impl<H: Handler> Transactor<H> {
         known_failures: &HashMap<EventId, Failure>,
         now: Timestamp,
     ) -> Option<Sorted<'a, H::Event, H::Answer>> {
-        let mut sorted = Sorted { items: Vec::new(), failed: Vec::new(), held: Vec::new() };
+        let mut sorted = Sorted { items: Vec::new(), failed: Vec::new(), held: Vec::new(), verdicts: Vec::new() };
         let mut blocked_here: HashSet<OrderKey> = HashSet::new();
         for task in owned {
             let arrival = &*task.arrival;
@@ -108,6 +112,7 @@ impl<H: Handler> Transactor<H> {
                     blocked_here.extend(key);
                 }
                 sorted.failed.push((arrival, failure, verdict));
+                sorted.verdicts.push((task.id, verdict));
             } else if let Prepared::Item(item) = &task.prepared {
                 sorted.items.push(item);
             } else {

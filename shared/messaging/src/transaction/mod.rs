@@ -27,6 +27,7 @@ use crate::arrival::{Arrival, Body};
 use crate::failure::Failure;
 use crate::handler::{Handler, Item};
 use crate::machine::RecordId;
+use crate::retry::Verdict;
 use crate::settings::Settings;
 
 use parts::Parts;
@@ -91,7 +92,7 @@ impl<E, A> Report<E, A> {
 }
 
 /// What a batch did, for metrics and logs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Events decided.
     pub decided: usize,
@@ -105,6 +106,10 @@ pub struct Counts {
     pub dead: usize,
     /// Held events released.
     pub released: usize,
+    /// Release steps carried out, one that found nothing included.
+    pub release_steps: usize,
+    /// What became of each record that failed: of a release step, of the event that it released.
+    pub failed: Vec<(RecordId, Verdict)>,
     /// Rows written to the outbox.
     pub outbox_rows: usize,
 }
@@ -117,6 +122,8 @@ impl Counts {
         self.retried += other.retried;
         self.dead += other.dead;
         self.released += other.released;
+        self.release_steps += other.release_steps;
+        self.failed.extend(other.failed);
         self.outbox_rows += other.outbox_rows;
     }
 }

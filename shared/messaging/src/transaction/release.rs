@@ -89,7 +89,7 @@ impl<H: Handler> Transactor<H> {
         step: &Task<H::Event, H::Answer>,
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
         let Prepared::Held(held) = &step.prepared else {
-            return Ok((Counts::default(), None));
+            return Ok((Counts { release_steps: 1, ..Counts::default() }, None));
         };
         let mut limit = held.tasks.len();
         let mut failures: HashMap<EventId, Failure> = HashMap::new();
@@ -133,7 +133,7 @@ impl<H: Handler> Transactor<H> {
         let claimed = inbox::claim(&mut tx, &claims).await?;
         let blocks = blocked::lock_for_release(&mut tx, std::slice::from_ref(&held.key)).await?;
         if blocks.get(&held.key).is_none_or(|block| block.state != State::Draining) {
-            return Ok((Counts::default(), Some(now)));
+            return Ok((Counts { release_steps: 1, ..Counts::default() }, Some(now)));
         }
         let current = blocked::next_held(&mut tx, &held.key, chunk.len().max(1)).await?;
         if !current.iter().map(|event| event.id).eq(chunk.iter().map(|(id, _)| *id)) {
@@ -146,13 +146,12 @@ impl<H: Handler> Transactor<H> {
             .filter(|task| claimed.ours.contains(&task.arrival.identity.event_id))
             .collect();
         let mut out = Outgoing::new(&self.settings.service);
-        let mut counts = Counts { released: ours.len(), ..Counts::default() };
+        let mut counts = Counts { released: ours.len(), release_steps: 1, ..Counts::default() };
         let mut stopped = false;
         if let [only] = ours.as_slice()
             && let Some(failure) = failing(only)
         {
-            stopped =
-                self.fail_released(&mut tx, &held.key, &only.arrival, failure, now, &mut out, &mut counts).await?;
+            stopped = self.fail_released(&mut tx, &held.key, only, failure, now, &mut out, &mut counts).await?;
         } else {
             let items: Vec<&Item<H::Event, H::Answer>> = ours.iter().filter_map(|task| item_of(task)).collect();
             counts.decided = items.len();
@@ -167,6 +166,7 @@ impl<H: Handler> Transactor<H> {
         crash_point!(BeforeReleaseCommit);
         tx.commit().await?;
         crash_point!(AfterReleaseCommit);
+        out.committed();
         Ok((counts, Some(now)))
     }
 
@@ -176,14 +176,16 @@ impl<H: Handler> Transactor<H> {
         &self,
         db: &mut PgConnection,
         key: &OrderKey,
-        arrival: &Arrival<H::Event>,
+        task: &Task<H::Event, H::Answer>,
         failure: Failure,
         now: Timestamp,
         out: &mut Outgoing,
         counts: &mut Counts,
     ) -> Result<bool, Undone> {
+        let arrival = &*task.arrival;
         let verdict = retry::decide(&self.settings, &failure, arrival.tier, now, rand::random());
         self.record_failures(db, &[(arrival, failure, verdict)], out, now).await?;
+        counts.failed.push((task.id, verdict));
         match verdict {
             Verdict::Retry { due, .. } => {
                 counts.retried = 1;
