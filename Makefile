@@ -16,11 +16,11 @@ build = $(CARGO) build $(CARGO_FLAGS) --profile $(PROFILE)
 shell_files = suite .ci/run $(wildcard deploy/*.sh tests/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check bench bench-soak bench-smoke stop reset bootstrap
+.PHONY: help run test chaos chaos-short check bench bench-soak bench-smoke stop reset bootstrap
 
 help: ## Print this
 	@echo 'make TARGET'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-12s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s%s\n", $$1, $$2 }'
 	@echo 'Settings of run: ONCE=1 (end after the sample order, with its status), PROFILE=release, DATA_DIR (./data),'
 	@echo '  ORDER_PORT (8080), PAYMENT_PORT (8081), INVENTORY_PORT (8082), NOTIFICATION_PORT (8083), GATEWAY_PORT (8090),'
 	@echo '  KAFKA_PORT (19092), KAFKA_CONTROLLER_PORT (19093), POSTGRES_PORT (15432), SMTP_URL (mails into DATA_DIR/mails),'
@@ -36,6 +36,9 @@ test: bootstrap ## Run every test on a Kafka and PostgreSQL of its own
 chaos: bootstrap ## Fail everything under load for MINUTES=5 by the schedule of SEED=1, then verify
 	$(build) --workspace --bins
 	@exec $(binaries)/chaos --seed $(SEED) --minutes $(MINUTES) --rate $(RATE) --folder $(target)/chaos
+
+chaos-short: ## A minute of it
+	@$(MAKE) --no-print-directory chaos MINUTES=1
 
 check: bootstrap ## Formatting, lints and documentation, without warnings
 	$(CARGO) fmt --all --check
