@@ -137,11 +137,13 @@ impl Suite {
         stopped
     }
 
-    /// The instances that have ended, by themselves or killed, each with how.
+    /// The instances that have ended, by themselves or killed, each with how and its last words.
     pub fn ended(&mut self) -> Vec<(Service, usize, String)> {
         let ended = self.instances.iter_mut().filter_map(|((service, index), instance)| {
             let status = instance.process.ended().ok().flatten()?;
-            Some((*service, *index, status.to_string()))
+            let tail = instance.process.tail();
+            let last = tail.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("---"));
+            Some((*service, *index, format!("{status}; {}", last.unwrap_or("it said nothing"))))
         });
         ended.collect()
     }

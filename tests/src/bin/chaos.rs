@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use system_tests::chaos::{Options, run};
+use system_tests::chaos::{Keep, Options, run};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Keeps orders coming while brokers, database, gateway and services fail, then checks every promise.
@@ -25,13 +25,16 @@ struct Arguments {
     /// Where the report goes, and the history of a failed run
     #[arg(long, default_value = "target/chaos")]
     folder: PathBuf,
+    /// Keep the history of a run that passes too
+    #[arg(long)]
+    keep: bool,
     /// Only print the schedule, a fault a line
     #[arg(long)]
     plan: bool,
 }
 
 fn main() -> ExitCode {
-    let Arguments { seed, minutes, rate, folder, plan } = Arguments::parse();
+    let Arguments { seed, minutes, rate, folder, keep, plan } = Arguments::parse();
     if plan {
         for planned in system_tests::chaos::schedule::plan(seed, minutes) {
             println!("{:>8.1} s  {:>5.1} s  {}", planned.at_secs(), planned.lasts_secs(), planned.fault.kind.name());
@@ -46,7 +49,8 @@ fn main() -> ExitCode {
         }
     };
     let status = runtime.block_on(async {
-        let options = Options { seed, minutes, rate, folder };
+        let keep = if keep { Keep::All } else { Keep::Failed };
+        let options = Options { seed, minutes, rate, folder, keep };
         tokio::select! {
             passed = run(&options) => match passed {
                 Ok(true) => ExitCode::SUCCESS,

@@ -46,8 +46,19 @@ pub struct Options {
     pub minutes: u64,
     /// Orders a second.
     pub rate: u32,
-    /// Where the report goes, and the history of a failed run.
+    /// Where the report goes, and the history.
     pub folder: PathBuf,
+    /// Of which runs the history is kept.
+    pub keep: Keep,
+}
+
+/// Of which runs the history is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Of those that fail.
+    Failed,
+    /// Of every one.
+    All,
 }
 
 /// A fault that is over.
@@ -103,10 +114,10 @@ async fn rounds(options: &Options, arena: &mut Arena, schedule: &[Planned], star
     println!("{report}");
     let path = history::write_report(&options.folder, &report)?;
     println!("report: {}", path.display());
-    if !report.passed {
-        for failure in &report.failures {
-            println!("FAILED: {failure}");
-        }
+    for failure in &report.failures {
+        println!("FAILED: {failure}");
+    }
+    if !report.passed || options.keep == Keep::All {
         let kept = history::keep(&options.folder, options.seed, arena, schedule).await?;
         println!("history: {}\nreplay:  {}", kept.display(), report.replay);
     }

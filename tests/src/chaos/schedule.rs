@@ -256,7 +256,11 @@ pub fn plan(seed: u64, minutes: u64) -> Vec<Planned> {
 
 fn plan_track(track: Track, minutes: u64, rng: &mut ChaCha8Rng) -> Vec<Planned> {
     let end_ms = minutes * 60_000 - MARGIN_MS;
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.track() == track).collect();
+    let mut kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.track() == track).collect();
+    if track == Track::Services {
+        // What happens most in life happens most here.
+        kinds.extend([Kind::ServiceKill; 3]);
+    }
     let mut wanted = track.wanted(minutes, rng).into_iter();
     let mut planned = Vec::new();
     let mut at_ms = MARGIN_MS + rng.random_range(0..track.pause_ms().start);
