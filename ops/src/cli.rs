@@ -7,9 +7,13 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::dlt::list::List as DltList;
 use crate::dlt::show::Show as DltShow;
+use crate::explain::Explain;
 use crate::place::Place;
 use crate::topics::apply::Apply;
 use crate::topics::list::List as TopicsList;
+use crate::verify::command::Verify;
+use crate::verify::places::{DEFAULT_KEY_LIFETIME, MailSource, Places};
+use crate::verify::service::Service;
 use crate::watch::Watch;
 
 const AFTER_HELP: &str = "\
@@ -35,6 +39,10 @@ pub(crate) enum Command {
     Place(Place),
     /// Follow an order until it is final
     Watch(Watch),
+    /// Tell why an order isn't done
+    Explain(Explain),
+    /// Check that nothing is lost, doubled or out of order
+    Verify(Verify),
     /// Read dead letters: the events that a consumer group gave up on
     #[command(subcommand)]
     Dlt(DltCommand),
@@ -98,6 +106,91 @@ pub(crate) struct KafkaPlace {
     /// The file that declares the topics; without it a built-in copy of deploy/topics.toml
     #[arg(long = "file", env = "TOPICS_FILE", value_name = "FILE", hide_env_values = true)]
     pub topics_file: Option<PathBuf>,
+}
+
+/// Where a whole suite keeps what it did. `./suite` reads it from what `make run` wrote.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SuitePlaces {
+    /// order-service's database
+    #[arg(long, env = "DATABASE_URL_ORDER", value_name = "URL", hide_env_values = true)]
+    pub order_database: Option<String>,
+    /// payment-service's database
+    #[arg(long, env = "DATABASE_URL_PAYMENT", value_name = "URL", hide_env_values = true)]
+    pub payment_database: Option<String>,
+    /// inventory-service's database
+    #[arg(long, env = "DATABASE_URL_INVENTORY", value_name = "URL", hide_env_values = true)]
+    pub inventory_database: Option<String>,
+    /// notification-service's database
+    #[arg(long, env = "DATABASE_URL_NOTIFICATION", value_name = "URL", hide_env_values = true)]
+    pub notification_database: Option<String>,
+    /// The sandbox gateway, for its ledger
+    #[arg(
+        long,
+        env = "GATEWAY_URL",
+        default_value = "http://127.0.0.1:8090",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub gateway_url: String,
+    /// The folder that mails go to
+    #[arg(long, env = "MAIL_DIR", value_name = "FOLDER", hide_env_values = true)]
+    pub mail_dir: Option<PathBuf>,
+    /// A mail server that shows what it took: maildev's REST API
+    #[arg(long, env = "MAIL_API_URL", value_name = "URL", hide_env_values = true)]
+    pub mail_api_url: Option<String>,
+    /// How long an Idempotency-Key is remembered
+    #[arg(long, env = "IDEMPOTENCY_TTL_SECS", value_name = "SECONDS", value_parser = seconds, hide_env_values = true)]
+    pub key_lifetime: Option<Duration>,
+    #[command(flatten)]
+    pub kafka: KafkaPlace,
+}
+
+impl SuitePlaces {
+    /// Everything; what nobody said where it is is asked for by its names.
+    pub fn resolve(&self) -> anyhow::Result<Places> {
+        let folder = self.mail_dir.clone().filter(|folder| !folder.as_os_str().is_empty());
+        let api = self.mail_api_url.clone().filter(|url| !url.is_empty());
+        let mails = match (folder, api) {
+            (Some(_), Some(_)) => {
+                anyhow::bail!("mails are in a folder or on a server: MAIL_DIR or MAIL_API_URL, not both")
+            }
+            (Some(folder), None) => MailSource::Folder(folder),
+            (None, Some(url)) => MailSource::Maildev(url),
+            (None, None) => {
+                return Err(missing("do mails go", "--mail-dir or --mail-api-url", "MAIL_DIR or MAIL_API_URL"));
+            }
+        };
+        Ok(Places { mails, ..self.resolve_without_mails()? })
+    }
+
+    /// Everything but the mails.
+    pub fn resolve_without_mails(&self) -> anyhow::Result<Places> {
+        let databases = [
+            (Service::Order, &self.order_database, "order"),
+            (Service::Payment, &self.payment_database, "payment"),
+            (Service::Inventory, &self.inventory_database, "inventory"),
+            (Service::Notification, &self.notification_database, "notification"),
+        ];
+        let mut urls = std::collections::BTreeMap::new();
+        for (service, url, key) in databases {
+            let what = || format!("is {}'s database", service.name());
+            let names = (format!("--{key}-database"), format!("DATABASE_URL_{}", key.to_uppercase()));
+            let url = url.clone().filter(|url| !url.is_empty());
+            urls.insert(service, url.ok_or_else(|| missing(&what(), &names.0, &names.1))?);
+        }
+        Ok(Places {
+            databases: urls,
+            bootstrap: self.kafka.bootstrap.clone(),
+            prefix: self.kafka.prefix.clone(),
+            gateway_url: self.gateway_url.clone(),
+            mails: MailSource::Nowhere,
+            key_lifetime: self.key_lifetime.unwrap_or(DEFAULT_KEY_LIFETIME),
+        })
+    }
+}
+
+fn missing(what: &str, flag: &str, name: &str) -> anyhow::Error {
+    anyhow::anyhow!("where {what}?\nSay {flag} or {name}; ./suite knows it of a suite that `make run` started")
 }
 
 /// A number of seconds, also a part of one: `90` or `0.5`.

@@ -9,6 +9,7 @@
 mod api;
 mod cli;
 mod dlt;
+mod explain;
 mod place;
 mod screen;
 mod timeline;
@@ -57,6 +58,8 @@ async fn dispatch(cli: Cli, screen: &mut Screen) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Place(command) => place::run(command, screen).await,
         Command::Watch(command) => watch::run(command, screen).await,
+        Command::Explain(command) => explain::run(command, screen).await,
+        Command::Verify(command) => verify::command::run(command, screen).await,
         Command::Dlt(DltCommand::List(command)) => dlt::list::run(command, screen).await,
         Command::Dlt(DltCommand::Show(command)) => dlt::show::run(command, screen).await,
         Command::Topics(TopicsCommand::Apply(command)) => topics::apply::run(command, screen).await,

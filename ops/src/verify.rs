@@ -6,15 +6,22 @@
 //!
 //! Reading leaves no trace: no consumer group is joined, no offset is committed, nothing is written.
 
+pub mod command;
 pub mod facts;
+pub mod gather;
 pub mod ledger;
 pub mod mails;
+pub mod offsets;
 pub mod places;
+pub mod rest;
 pub mod rules;
 pub mod service;
+pub mod story;
 pub mod topics;
 
 pub use facts::Facts;
+pub use offsets::Sampler;
 pub use places::{MailSource, Places, Scope};
-pub use rules::{Report, Violation, check};
+pub use rest::drain;
+pub use rules::{Exempt, Report, Violation, check};
 pub use service::Service;

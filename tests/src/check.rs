@@ -7,9 +7,8 @@ use anyhow::{Result, bail};
 use contracts::OrderId;
 use ops::verify::ledger::{self, LedgerEntry};
 use ops::verify::mails::{self, Mail};
-use ops::verify::rules::{of_databases, of_topics};
 use ops::verify::topics::{self, Position};
-use ops::verify::{Facts, Scope, Service, Violation};
+use ops::verify::{Facts, Report, Scope, Service, check};
 use testkit::eventually;
 
 use crate::{BOUND, Target};
@@ -39,31 +38,31 @@ impl Target {
         mails::read(&self.places()).await
     }
 
-    /// Waits until everything that is promised holds for these orders.
+    /// Waits until everything that is promised holds for these orders, without any excuse.
     ///
     /// # Errors
     /// Names what does not hold in the end.
     pub async fn check(&self, orders: &[OrderId]) -> Result<Facts> {
         let (places, scope) = (self.places(), Scope::Orders(orders.to_vec()));
         eventually(format!("every invariant holds for {} orders", orders.len()), BOUND, async || {
-            // Topics are dear to read: not before the rest is in order.
-            let mut facts = Facts::of_databases(&places, &scope).await?;
-            hold(of_databases(&facts)).await?;
-            facts.add_topics(&places).await?;
-            hold(of_topics(&facts)).await?;
+            let facts = Facts::gather(&places, &scope).await?;
+            spotless(&check(&facts)).await?;
             Ok(facts)
         })
         .await
     }
 }
 
-async fn hold(violations: Vec<Violation>) -> Result<()> {
+async fn spotless(report: &Report) -> Result<()> {
     const SHOWN: usize = 20;
-    if violations.is_empty() {
+    if report.is_spotless() {
         return Ok(());
     }
     // Reading everything is dear: not again at once.
     tokio::time::sleep(Duration::from_millis(150)).await;
-    let lines: Vec<String> = violations.iter().take(SHOWN).map(ToString::to_string).collect();
-    bail!("{} violations:\n  {}", violations.len(), lines.join("\n  "))
+    let violations = report.violations.iter().map(ToString::to_string);
+    let exempt = report.exempt.iter().map(|exempt| format!("exempt: {exempt:?}"));
+    let lines: Vec<String> = violations.chain(exempt).take(SHOWN).collect();
+    let (violations, behind) = (report.violations.len(), report.behind);
+    bail!("{violations} violations, {behind} records to be committed:\n  {}", lines.join("\n  "))
 }

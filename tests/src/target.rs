@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use ops::verify::places::DEFAULT_KEY_LIFETIME;
 use ops::verify::{MailSource, Places};
 use sqlx::PgPool;
 
@@ -67,6 +68,7 @@ impl Target {
             prefix: self.prefix.clone(),
             gateway_url: self.gateway_url.clone(),
             mails: self.mails.clone(),
+            key_lifetime: DEFAULT_KEY_LIFETIME,
         }
     }
 }

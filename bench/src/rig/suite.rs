@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use local_stack::{ServiceOptions, ServiceProcess, free_port};
 use messaging::topics::{self, TopicsFile};
+use ops::verify::places::DEFAULT_KEY_LIFETIME;
 use ops::verify::{MailSource, Places, Service};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
@@ -228,6 +229,7 @@ impl Suite {
             prefix: format!("{}-", self.name),
             gateway_url: format!("http://{}", self.gateway_address),
             mails: MailSource::Folder(self.folder.join("mails")),
+            key_lifetime: DEFAULT_KEY_LIFETIME,
         }
     }
 

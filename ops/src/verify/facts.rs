@@ -1,46 +1,51 @@
 //! Everything that is known of some orders: databases, topics, the gateway's ledger, mails. Read, not judged.
+//!
+//! Kept small, because there may be a hundred thousand orders: words that recur are shared, and what is seldom (retries,
+//! held events, dead letters, open intents) is kept apart from what every order has. About 2 KiB an order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
 use contracts::OrderId;
-use futures::future::try_join_all;
-use rdkafka::message::{Headers as _, Message as _};
-use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::ledger::{self, LedgerEntry};
-use super::mails::{self, Mail};
-use super::places::{Databases, Places, Scope};
+use super::ledger::LedgerEntry;
 use super::service::Service;
-use super::topics;
 
-/// An order's row and what else its service's database says.
+/// A word that recurs: a state, an event's type, a SKU.
+pub type Word = Arc<str>;
+
+/// How many of each SKU, sorted.
+pub type Lines = Vec<(Word, i64)>;
+
+/// A place on a topic, as one group sees it: group, topic without prefix, partition.
+pub type Position = (Service, Word, i32);
+
+/// What is known.
 #[derive(Debug, Clone, Default)]
-pub struct OrderRow {
-    /// `placed`, `confirmed` or `cancelled`.
-    pub state: String,
-    /// What it costs, in minor units.
-    pub total_minor: i64,
-    /// How many of each SKU.
-    pub lines: BTreeMap<String, i64>,
-    /// Event ids and types, `order.placed` included.
-    pub timeline: BTreeMap<Uuid, String>,
-}
-
-/// A record of a source topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    /// The topic, without prefix.
-    pub topic: &'static str,
-    /// Its partition.
-    pub partition: i32,
-    /// Its offset.
-    pub offset: i64,
-    /// The event.
-    pub event_id: Uuid,
-    /// CloudEvents type.
-    pub event_type: String,
+pub struct Facts {
+    /// By order.
+    pub orders: BTreeMap<OrderId, OrderFacts>,
+    /// Every event of theirs, by its id: what the inboxes know it by.
+    pub events: HashMap<Uuid, EventFacts>,
+    /// What a group made of an event that it did not simply do. Few.
+    pub troubles: BTreeMap<(Service, Uuid), Trouble>,
+    /// How far each group is, on its source and retry topics.
+    pub offsets: BTreeMap<Position, Offsets>,
+    /// Records that wait in outboxes; no more than [`super::gather::OUTBOX_SHOWN`] of a service.
+    pub outbox: Vec<Waiting>,
+    /// Keys whose events are held, and what blocks them.
+    pub blocks: Vec<Block>,
+    /// Every SKU.
+    pub stock: Vec<StockFacts>,
+    /// Orders without a row, and where they are heard of all the same.
+    pub strangers: BTreeMap<String, &'static str>,
+    /// What is wrong with idempotency keys: the order, and in words.
+    pub keys: Vec<(Option<OrderId>, String)>,
+    /// Topics hold nothing from before this time (microseconds since 1970) any more.
+    pub horizon_us: i64,
+    /// Two places that tell of one event and contradict each other.
+    pub contradictions: Vec<(OrderId, String)>,
 }
 
 /// Everything about one order.
@@ -49,21 +54,167 @@ pub struct OrderFacts {
     /// Its row, where there is one.
     pub row: Option<OrderRow>,
     /// The payment's state.
-    pub payment: Option<String>,
-    /// Intents that are not done: kind and state.
-    pub open_intents: Vec<String>,
+    pub payment: Option<Word>,
+    /// Intents that are not done.
+    pub open_intents: Vec<OpenIntent>,
     /// The reservation's state and lines.
-    pub reservation: Option<(String, BTreeMap<String, i64>)>,
+    pub reservation: Option<(Word, Lines)>,
     /// What the gateway decided, in order.
     pub ledger: Vec<LedgerEntry>,
-    /// Templates of the mails in the folder, each as often as there is a mail.
-    pub mails: Vec<String>,
-    /// The state of each mail's delivery, by template.
-    pub deliveries: BTreeMap<String, String>,
-    /// Work that is not done: outbox rows, held events, blocked keys.
-    pub left: Vec<String>,
-    /// Its records on the source topics.
-    pub records: Vec<Published>,
+    /// Templates of the mails, each as often as there is a mail.
+    pub mails: Vec<Word>,
+    /// What notification-service knows of them.
+    pub deliveries: Vec<DeliveryFacts>,
+}
+
+/// An order's row.
+#[derive(Debug, Clone)]
+pub struct OrderRow {
+    /// `placed`, `confirmed` or `cancelled`.
+    pub state: Word,
+    /// What it costs, in minor units.
+    pub total_minor: i64,
+    /// What was ordered.
+    pub lines: Lines,
+    /// When, in microseconds since 1970.
+    pub placed_us: i64,
+}
+
+/// Something that is not settled with the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenIntent {
+    /// `authorize`, `capture`, `void` or `refund`.
+    pub kind: Word,
+    /// `unknown`, `pending` or `stuck`.
+    pub state: Word,
+}
+
+/// What notification-service knows of a mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryFacts {
+    /// Which mail.
+    pub template: Word,
+    /// `sending`, `retrying`, `sent`, `unknown` or `failed`.
+    pub state: Word,
+    /// Whether an attempt's outcome was never known.
+    pub in_doubt: bool,
+}
+
+/// An event: on its topic, in the order's timeline, in the inboxes.
+#[derive(Debug, Clone, Default)]
+pub struct EventFacts {
+    /// Whose it is; `None` where a record's key is no order's id.
+    pub order: Option<OrderId>,
+    /// CloudEvents type.
+    pub event_type: Option<Word>,
+    /// Where it was published first.
+    pub published: Option<Published>,
+    /// When order-service wrote it down, in microseconds since 1970, by its database's clock.
+    pub recorded_us: Option<i64>,
+    /// Which mail it is about.
+    pub template: Option<Word>,
+    /// Where each service's inbox says it is, in the order of [`Service::ALL`].
+    pub inbox: [Inbox; 4],
+}
+
+/// Where a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    /// Whose topic it is on.
+    pub by: Service,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+/// Where an inbox says an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Inbox {
+    /// It knows nothing of it.
+    #[default]
+    Unheard,
+    /// Its effects are committed.
+    Done,
+    /// It waits behind an earlier event of its key.
+    Held,
+    /// It comes back on a retry topic.
+    Retrying,
+    /// It is on the dead-letter topic.
+    Dead,
+    /// An operator gave it up.
+    Discarded,
+    /// In several places at once.
+    Several,
+}
+
+/// What a group made of an event that it did not simply do.
+#[derive(Debug, Clone, Default)]
+pub struct Trouble {
+    /// Whose the event is.
+    pub order: Option<OrderId>,
+    /// Its type, where a copy says.
+    pub event_type: Option<Word>,
+    /// Where the inbox says it is.
+    pub inbox: Inbox,
+    /// The attempt that the inbox knows.
+    pub attempt: i16,
+    /// The copy of its last attempt on a retry topic.
+    pub copy: Option<Copied>,
+    /// How many rows hold it.
+    pub held: u16,
+    /// The reason of its last dead letter.
+    pub dead_letter: Option<Word>,
+}
+
+/// The group's own copy of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    /// Which attempt it is for.
+    pub attempt: i16,
+    /// The retry topic, without prefix; `None` while it waits in the outbox.
+    pub topic: Option<Word>,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+}
+
+/// How far a group is in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offsets {
+    /// What it has committed, where it has.
+    pub committed: Option<i64>,
+    /// The first offset that is kept.
+    pub low: i64,
+    /// The one after the last.
+    pub end: i64,
+}
+
+/// A record that is not published yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Whose outbox.
+    pub service: Service,
+    /// For which topic.
+    pub topic: Word,
+    /// Whose it is.
+    pub order: Option<OrderId>,
+}
+
+/// A key whose events are held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// In which group.
+    pub service: Service,
+    /// The order.
+    pub order: Option<OrderId>,
+    /// Of which topic's events.
+    pub topic: Word,
+    /// The event that blocks it.
+    pub head: Uuid,
+    /// `blocked`, `draining` or `parked`.
+    pub state: Word,
 }
 
 /// A row of the stock, with the sums over all reservations at the same moment.
@@ -83,234 +234,64 @@ pub struct StockFacts {
     pub in_sales: i64,
 }
 
-/// What is known.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    /// By order.
-    pub orders: BTreeMap<OrderId, OrderFacts>,
-    /// Every SKU.
-    pub stock: Vec<StockFacts>,
-    /// Orders in the gateway's ledger that have no row.
-    pub strangers: Vec<String>,
-    /// Where each service's inbox says an event is.
-    pub inbox: BTreeMap<(Service, Uuid), Vec<String>>,
-    /// The offsets that each service's group has committed, by topic and partition.
-    pub committed: BTreeMap<(Service, &'static str, i32), i64>,
-}
-
 impl Facts {
-    /// Everything that these places hold of the orders in `scope`.
-    ///
-    /// # Errors
-    /// When something can't be read.
-    pub async fn gather(places: &Places, scope: &Scope) -> Result<Self> {
-        let mut facts = Self::of_databases(places, scope).await?;
-        facts.add_topics(places).await?;
-        Ok(facts)
-    }
-
-    /// What databases, gateway and mails hold; [`Facts::add_topics`] adds the rest.
-    ///
-    /// # Errors
-    /// When something can't be read.
-    pub async fn of_databases(places: &Places, scope: &Scope) -> Result<Self> {
-        let db = &mut Databases::open(places).await?;
-        let orders: Vec<OrderId> = match scope {
-            Scope::Orders(orders) => orders.clone(),
-            Scope::All => all_orders(db).await?,
-        };
-        let mut facts =
-            Self { orders: orders.iter().map(|id| (*id, OrderFacts::default())).collect(), ..Self::default() };
-        let ids: Vec<Uuid> = orders.iter().map(|id| id.uuid()).collect();
-        facts.read_ledger(places, db).await?;
-        facts.read_orders(db, &ids).await?;
-        facts.read_payments(db, &ids).await?;
-        facts.read_inventory(db, &ids).await?;
-        for service in Service::ALL {
-            facts.read_left(db, service, &orders).await?;
-        }
-        facts.read_deliveries(db, &ids).await?;
-        for Mail { order_id, template } in mails::read(places).await? {
-            if let Some(order) = facts.orders.get_mut(&order_id) {
-                order.mails.push(template);
-            }
-        }
-        Ok(facts)
-    }
-
-    async fn read_ledger(&mut self, places: &Places, db: &mut Databases) -> Result<()> {
-        let ledger = ledger::read(places).await?;
-        // An order's row is committed before anybody hears of it, so rows that are read after the ledger suffice.
-        let known: BTreeSet<String> = all_orders(db).await?.iter().map(OrderId::to_string).collect();
-        for entry in ledger {
-            if !known.contains(&entry.order_id) {
-                self.strangers.push(entry.order_id.clone());
-            }
-            let order = entry.order_id.parse().ok().and_then(|id: OrderId| self.orders.get_mut(&id));
-            if let Some(order) = order {
-                order.ledger.push(entry);
-            }
-        }
-        Ok(())
-    }
-
-    async fn read_orders(&mut self, db: &mut Databases, ids: &[Uuid]) -> Result<()> {
-        let db = db.of(Service::Order)?;
-        let rows = sqlx::query(
-            "select order_id, state::text, total_minor, placed_event_id, line ->> 'sku', (line ->> 'quantity')::bigint \
-             from orders, jsonb_array_elements(lines) line where order_id = any($1)",
-        )
-        .bind(ids)
-        .fetch_all(&mut *db)
-        .await?;
-        for row in rows {
-            let order = self.order(row.try_get(0)?).row.get_or_insert_default();
-            order.state = row.try_get(1)?;
-            order.total_minor = row.try_get(2)?;
-            order.timeline.insert(row.try_get(3)?, "order.placed.v1".to_owned());
-            order.lines.insert(row.try_get(4)?, row.try_get(5)?);
-        }
-        let events = sqlx::query("select order_id, event_id, event_type from order_events where order_id = any($1)")
-            .bind(ids)
-            .fetch_all(&mut *db)
-            .await?;
-        for row in events {
-            let order = self.order(row.try_get(0)?).row.get_or_insert_default();
-            order.timeline.insert(row.try_get(1)?, row.try_get(2)?);
-        }
-        Ok(())
-    }
-
-    async fn read_payments(&mut self, db: &mut Databases, ids: &[Uuid]) -> Result<()> {
-        let db = db.of(Service::Payment)?;
-        for row in sqlx::query("select order_id, state from payments where order_id = any($1)")
-            .bind(ids)
-            .fetch_all(&mut *db)
-            .await?
-        {
-            self.order(row.try_get(0)?).payment = Some(row.try_get(1)?);
-        }
-        let intents =
-            sqlx::query("select order_id, kind, state from intents where state <> 'done' and order_id = any($1)");
-        for row in intents.bind(ids).fetch_all(&mut *db).await? {
-            let intent = format!("{} {}", row.try_get::<String, _>(1)?, row.try_get::<String, _>(2)?);
-            self.order(row.try_get(0)?).open_intents.push(intent);
-        }
-        Ok(())
-    }
-
-    async fn read_inventory(&mut self, db: &mut Databases, ids: &[Uuid]) -> Result<()> {
-        let db = db.of(Service::Inventory)?;
-        let rows = sqlx::query("select order_id, state, lines from reservations where order_id = any($1)");
-        for row in rows.bind(ids).fetch_all(&mut *db).await? {
-            let lines: serde_json::Value = row.try_get(2)?;
-            let lines = serde_json::from_value(lines).context("lines of a reservation")?;
-            self.order(row.try_get(0)?).reservation = Some((row.try_get(1)?, lines));
-        }
-        // One statement, so one moment: it holds while orders flow.
-        let stock = sqlx::query(
-            "select s.sku, s.stock, s.reserved, s.sold, \
-                    coalesce(sum(n) filter (where state = 'reserved'), 0)::bigint, \
-                    coalesce(sum(n) filter (where state = 'sold'), 0)::bigint \
-             from stock s left join ( \
-                 select r.state, l.key, l.value::bigint as n from reservations r, jsonb_each_text(r.lines) l \
-             ) lines on lines.key = s.sku group by s.sku",
-        );
-        for row in stock.fetch_all(&mut *db).await? {
-            self.stock.push(StockFacts {
-                sku: row.try_get(0)?,
-                stock: row.try_get(1)?,
-                reserved: row.try_get(2)?,
-                sold: row.try_get(3)?,
-                in_reservations: row.try_get(4)?,
-                in_sales: row.try_get(5)?,
-            });
-        }
-        Ok(())
-    }
-
-    async fn read_deliveries(&mut self, db: &mut Databases, ids: &[Uuid]) -> Result<()> {
-        let rows = sqlx::query("select order_id, template, state from deliveries where order_id = any($1)");
-        for row in rows.bind(ids).fetch_all(db.of(Service::Notification)?).await? {
-            self.order(row.try_get(0)?).deliveries.insert(row.try_get(1)?, row.try_get(2)?);
-        }
-        Ok(())
-    }
-
-    async fn read_left(&mut self, db: &mut Databases, service: Service, orders: &[OrderId]) -> Result<()> {
-        let keys: Vec<Vec<u8>> = orders.iter().map(|id| id.to_string().into_bytes()).collect();
-        let rows = sqlx::query(
-            "select key, 'outbox row for ' || topic from outbox where key = any($1) \
-             union all select key, 'held event of ' || topic from held_events where key = any($1) \
-             union all select key, state || ' key of ' || topic from blocked_keys where key = any($1)",
-        )
-        .bind(keys)
-        .fetch_all(db.of(service)?)
-        .await?;
-        for row in rows {
-            let key = String::from_utf8(row.try_get(0)?)?;
-            let left = format!("{}: {}", service.name(), row.try_get::<String, _>(1)?);
-            self.order(key.parse()?).left.push(left);
-        }
-        Ok(())
-    }
-
-    /// Adds the orders' records on the source topics, where the inboxes say their events are, and how far groups are.
-    ///
-    /// # Errors
-    /// When something can't be read.
-    pub async fn add_topics(&mut self, places: &Places) -> Result<()> {
-        let read = Service::ALL.map(async |service| published(places, service.emits()).await);
-        for (key, record) in try_join_all(read).await?.into_iter().flatten() {
-            if let Some(order) = self.orders.get_mut(&key) {
-                order.records.push(record);
-            }
-        }
-        let db = &mut Databases::open(places).await?;
-        let ids: BTreeSet<Uuid> = self.records().map(|record| record.event_id).collect();
-        let ids: Vec<Uuid> = ids.into_iter().collect();
-        for service in Service::ALL {
-            let rows = sqlx::query("select event_id, outcome::text from processed_events where event_id = any($1)")
-                .bind(&ids)
-                .fetch_all(db.of(service)?)
-                .await?;
-            for row in rows {
-                self.inbox.entry((service, row.try_get(0)?)).or_default().push(row.try_get(1)?);
-            }
-            self.committed.extend(topics::committed(places, service).await?);
-        }
-        Ok(())
-    }
-
-    /// Every record of every order.
-    pub fn records(&self) -> impl Iterator<Item = &Published> {
-        self.orders.values().flat_map(|order| &order.records)
-    }
-
-    fn order(&mut self, id: Uuid) -> &mut OrderFacts {
-        self.orders.entry(OrderId(id)).or_default()
+    /// Whether a group has committed past this place.
+    pub fn is_committed(&self, service: Service, topic: &str, partition: i32, offset: i64) -> bool {
+        let at = self.offsets.get(&(service, Word::from(topic), partition));
+        at.and_then(|at| at.committed).is_some_and(|committed| committed > offset)
     }
 }
 
-async fn all_orders(db: &mut Databases) -> Result<Vec<OrderId>> {
-    let ids: Vec<Uuid> = sqlx::query_scalar("select order_id from orders").fetch_all(db.of(Service::Order)?).await?;
-    Ok(ids.into_iter().map(OrderId).collect())
+impl EventFacts {
+    /// CloudEvents type, or a stand-in.
+    pub fn name(&self) -> &str {
+        self.event_type.as_deref().unwrap_or("a record without a type")
+    }
+
+    /// Whether it is an event of this name, in any version: `order.confirmed`.
+    pub fn is(&self, name: &str) -> bool {
+        self.event_type.as_deref().is_some_and(|event_type| contracts::event::base_type(event_type) == name)
+    }
+
+    /// Where a service's inbox says it is.
+    pub fn inbox_of(&self, service: Service) -> Inbox {
+        self.inbox[service.index()]
+    }
 }
 
-/// The records of a source topic that are events of an order.
-async fn published(places: &Places, topic: &'static str) -> Result<Vec<(OrderId, Published)>> {
-    topics::read(places, topic, Vec::new(), move |found, message| {
-        let header = |name: &str| {
-            let headers = message.headers()?;
-            let value = headers.iter().find(|header| header.key == name)?.value?;
-            std::str::from_utf8(value).ok()
-        };
-        let key = message.key().and_then(|key| std::str::from_utf8(key).ok()).and_then(|key| key.parse().ok());
-        let event_id = header("ce_id").and_then(|id| id.parse().ok());
-        let (Some(key), Some(event_id)) = (key, event_id) else { return };
-        let event_type = header("ce_type").unwrap_or_default().to_owned();
-        let (partition, offset) = (message.partition(), message.offset());
-        found.push((key, Published { topic, partition, offset, event_id, event_type }));
-    })
-    .await
+impl Inbox {
+    /// The value of the inbox's table.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "done" => Self::Done,
+            "held" => Self::Held,
+            "retrying" => Self::Retrying,
+            "dead" => Self::Dead,
+            "discarded" => Self::Discarded,
+            _ => Self::Unheard,
+        }
+    }
+
+    /// This state, and another one of the same event.
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::Unheard { other } else { Self::Several }
+    }
+
+    /// Given up: on the dead-letter topic, or by an operator.
+    pub fn is_given_up(self) -> bool {
+        matches!(self, Self::Dead | Self::Discarded)
+    }
+
+    /// In words.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Unheard => "unheard of",
+            Self::Done => "done",
+            Self::Held => "held",
+            Self::Retrying => "retrying",
+            Self::Dead => "dead",
+            Self::Discarded => "discarded",
+            Self::Several => "in several states at once",
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What the sandbox gateway decided.
 
 use anyhow::{Context, Result};
+use contracts::OrderId;
 use serde::Deserialize;
 
 use super::places::{Places, http_client};
@@ -28,10 +29,22 @@ struct Ledger {
 /// # Errors
 /// When it can't be read.
 pub async fn read(places: &Places) -> Result<Vec<LedgerEntry>> {
-    let url = format!("{}/v1/ledger", places.gateway_url.trim_end_matches('/'));
+    ask(places, "/v1/ledger").await
+}
+
+/// What the gateway decided about one order.
+///
+/// # Errors
+/// When it can't be read.
+pub async fn of_order(places: &Places, order: OrderId) -> Result<Vec<LedgerEntry>> {
+    ask(places, &format!("/v1/ledger?order_id={order}")).await
+}
+
+async fn ask(places: &Places, path: &str) -> Result<Vec<LedgerEntry>> {
+    let base = places.gateway_url.trim_end_matches('/');
     let asked = async {
-        let answer = http_client()?.get(&url).send().await?.error_for_status()?;
+        let answer = http_client()?.get(format!("{base}{path}")).send().await?.error_for_status()?;
         anyhow::Ok(answer.json::<Ledger>().await?)
     };
-    Ok(asked.await.with_context(|| format!("reading the gateway's ledger at {url}"))?.entries)
+    Ok(asked.await.with_context(|| format!("the gateway at {base} doesn't show its ledger"))?.entries)
 }

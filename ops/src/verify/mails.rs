@@ -1,11 +1,10 @@
-//! Mails. In a folder, a mail's file is named `ORDER.TEMPLATE.eml`; a second copy of it would be `ORDER.TEMPLATE.2.eml`. In a
-//! maildev, its Message-ID tells: `TEMPLATE.ORDER@DOMAIN`.
+//! The mails that customers got: files of a folder, or what a mail server shows.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use contracts::OrderId;
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::places::{MailSource, Places, http_client};
 
@@ -21,53 +20,53 @@ pub struct Mail {
 /// Every mail.
 ///
 /// # Errors
-/// When they can't be read, or a mail doesn't say what it is about.
+/// When they can't be read, or a file of the folder doesn't say what it is about.
 pub async fn read(places: &Places) -> Result<Vec<Mail>> {
     match &places.mails {
         MailSource::Folder(folder) => read_folder(folder),
-        MailSource::Maildev(url) => read_maildev(url).await,
+        MailSource::Maildev(url) => read_server(url).await,
+        MailSource::Nowhere => Ok(Vec::new()),
     }
 }
 
-fn read_folder(folder: &Path) -> Result<Vec<Mail>> {
+/// A mail's file is named `ORDER.TEMPLATE.eml`; a second copy of it would be `ORDER.TEMPLATE.2.eml`.
+///
+/// # Errors
+/// When the folder can't be read, or a file doesn't say what it is about.
+pub fn read_folder(folder: &Path) -> Result<Vec<Mail>> {
     let mut mails = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let name = entry?.file_name();
         let name = name.to_str().context("a mail's name is no text")?;
         if let Some(name) = name.strip_suffix(".eml") {
-            mails.push(named(name).with_context(|| format!("a mail is named {name}"))?);
+            let mut parts = name.split('.');
+            mails.push(named(parts.next(), parts.next()).with_context(|| format!("a mail is named {name}"))?);
         }
     }
     Ok(mails)
 }
 
-fn named(name: &str) -> Option<Mail> {
-    let mut parts = name.split('.');
-    Some(Mail { order_id: parts.next()?.parse().ok()?, template: parts.next()?.to_owned() })
-}
-
-/// What maildev's `GET /email` says of a mail, as far as it matters here.
-#[derive(Deserialize)]
-struct Received {
-    #[serde(rename = "messageId")]
-    message_id: String,
-}
-
-async fn read_maildev(url: &str) -> Result<Vec<Mail>> {
+/// maildev's list of mails (<https://github.com/maildev/maildev/blob/master/docs/rest.md>). What others sent there is
+/// skipped: our mails are known by their Message-ID, `<TEMPLATE.ORDER@...>`.
+async fn read_server(url: &str) -> Result<Vec<Mail>> {
+    let url = format!("{}/email", url.trim_end_matches('/'));
     let asked = async {
-        let answer = http_client()?.get(format!("{url}/email")).send().await?.error_for_status()?;
-        anyhow::Ok(answer.json::<Vec<Received>>().await?)
+        let answer = http_client()?.get(&url).send().await?.error_for_status()?;
+        anyhow::Ok(answer.json::<Vec<Value>>().await?)
     };
-    let received = asked.await.with_context(|| format!("reading the mails of {url}"))?;
-    let mails = received.into_iter().map(|Received { message_id }| {
-        identified(&message_id).with_context(|| format!("a mail's Message-ID is {message_id}"))
-    });
-    mails.collect()
+    let mails = asked.await.with_context(|| format!("reading the mail server's list at {url}"))?;
+    Ok(mails.iter().filter_map(of_server).collect())
 }
 
-fn identified(message_id: &str) -> Option<Mail> {
-    let (template, order_id) = message_id.trim_matches(['<', '>']).split_once('@')?.0.rsplit_once('.')?;
-    Some(Mail { order_id: order_id.parse().ok()?, template: template.to_owned() })
+fn of_server(mail: &Value) -> Option<Mail> {
+    let id = mail["messageId"].as_str().or_else(|| mail["headers"]["message-id"].as_str())?;
+    let (local, _) = id.trim_matches(['<', '>']).split_once('@')?;
+    let (template, order) = local.split_once('.')?;
+    named(Some(order), Some(template))
+}
+
+fn named(order: Option<&str>, template: Option<&str>) -> Option<Mail> {
+    Some(Mail { order_id: order?.parse().ok()?, template: template?.to_owned() })
 }
 
 #[cfg(test)]
@@ -75,10 +74,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_id_tells_order_and_template() {
+    fn a_mail_server_s_mail_is_known_by_its_message_id_and_a_stranger_s_is_skipped() {
         let order = OrderId::new();
         let mail = Mail { order_id: order, template: "order_received".to_owned() };
-        assert_eq!(identified(&format!("order_received.{order}@example.com")), Some(mail));
-        assert_eq!(identified("someone.else@example.com"), None);
+        let id = format!("order_received.{order}@shop.example");
+        assert_eq!(of_server(&serde_json::json!({"messageId": id})), Some(mail.clone()));
+        let headers = serde_json::json!({"headers": {"message-id": format!("<{id}>")}});
+        assert_eq!(of_server(&headers), Some(mail));
+        assert_eq!(of_server(&serde_json::json!({"messageId": "hello@elsewhere.example"})), None);
+        assert_eq!(of_server(&serde_json::json!({"subject": "none"})), None);
     }
 }

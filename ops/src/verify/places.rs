@@ -26,15 +26,22 @@ pub struct Places {
     pub gateway_url: String,
     /// Where customers' mails went.
     pub mails: MailSource,
+    /// How long order-service remembers an Idempotency-Key (its `IDEMPOTENCY_TTL_SECS`).
+    pub key_lifetime: Duration,
 }
+
+/// What order-service does where `IDEMPOTENCY_TTL_SECS` is not set.
+pub const DEFAULT_KEY_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Where customers' mails went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MailSource {
     /// A folder of `ORDER.TEMPLATE.eml` files.
     Folder(PathBuf),
-    /// The address of a maildev, without a slash at its end.
+    /// A mail server that shows what it took: maildev's REST API, at its address without a path.
     Maildev(String),
+    /// Nobody knows: no mail is seen.
+    Nowhere,
 }
 
 /// Which orders are looked at.
@@ -55,12 +62,16 @@ impl Places {
 
 /// A connection to each service's database.
 #[derive(Debug)]
-pub(super) struct Databases(BTreeMap<Service, PgConnection>);
+pub(crate) struct Databases(BTreeMap<Service, PgConnection>);
 
 impl Databases {
     pub async fn open(places: &Places) -> Result<Self> {
+        Self::open_only(places, &Service::ALL).await
+    }
+
+    pub async fn open_only(places: &Places, services: &[Service]) -> Result<Self> {
         let mut all = BTreeMap::new();
-        for service in Service::ALL {
+        for &service in services {
             let name = service.name();
             let url = places.databases.get(&service).with_context(|| format!("where is {name}'s database?"))?;
             let connection = PgConnection::connect(url).await;

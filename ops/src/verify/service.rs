@@ -21,6 +21,16 @@ impl Service {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Order, Self::Payment, Self::Inventory, Self::Notification];
 
+    /// Its place in [`Service::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The service that publishes on this topic.
+    pub fn publisher_of(topic: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.emits() == topic)
+    }
+
     /// Its binary, and without the installation's prefix its consumer group.
     pub fn name(self) -> &'static str {
         match self {

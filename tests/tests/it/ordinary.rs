@@ -131,7 +131,8 @@ fn a_refused_capture_cancels_a_confirmed_order_and_undoes_it() -> Result<()> {
 
 /// The templates of all mails, sorted.
 fn mails(facts: &Facts) -> Vec<&str> {
-    let mut templates: Vec<&str> = facts.orders.values().flat_map(|order| &order.mails).map(String::as_str).collect();
+    let mut templates: Vec<&str> =
+        facts.orders.values().flat_map(|order| &order.mails).map(|template| &**template).collect();
     templates.sort_unstable();
     templates
 }

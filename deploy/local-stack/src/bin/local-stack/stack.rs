@@ -49,7 +49,7 @@ impl Stack {
         settings.check_ports()?;
         let kafka = self.start_servers(settings, folder.path()).await?;
         let urls = self.databases(settings).await?;
-        let environment = addresses(settings, &kafka, &urls);
+        let environment = addresses(settings, &kafka, &urls, folder.path());
         write_stack_env(&folder.path().join("stack.env"), &environment)?;
 
         say("applying topics");
@@ -279,14 +279,17 @@ fn service_environment(
 }
 
 /// What the command line needs to find this suite.
-fn addresses(settings: &Settings, kafka: &str, urls: &BTreeMap<&'static str, String>) -> Environment {
+fn addresses(settings: &Settings, kafka: &str, urls: &BTreeMap<&'static str, String>, data: &Path) -> Environment {
     let mut all = vec![("KAFKA_BOOTSTRAP".to_owned(), kafka.to_owned())];
     for service in &SERVICES {
         all.push((format!("{}_URL", service.key), format!("http://{}", loopback(settings.service_port(service)))));
         all.push((format!("DATABASE_URL_{}", service.key), urls.get(service.key).cloned().unwrap_or_default()));
     }
     all.push(("GATEWAY_URL".to_owned(), format!("http://{}", loopback(settings.port("GATEWAY_PORT")))));
-    for name in ["TOPIC_PREFIX", "TOPICS_FILE"] {
+    if std::env::var_os("SMTP_URL").is_none() {
+        all.push(("MAIL_DIR".to_owned(), data.join("mails").display().to_string()));
+    }
+    for name in ["TOPIC_PREFIX", "TOPICS_FILE", "MAIL_API_URL", "IDEMPOTENCY_TTL_SECS"] {
         all.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
     }
     all
