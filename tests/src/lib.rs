@@ -12,6 +12,7 @@
 pub mod chaos;
 pub mod check;
 pub mod client;
+pub mod figures;
 pub mod gateway;
 pub mod load;
 pub mod metrics;

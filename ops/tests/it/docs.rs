@@ -101,6 +101,7 @@ fn the_commands_that_are_named_are_understood() {
                 continue;
             }
             named += 1;
+            let command = command.replace("ORDER", "01890a5d-ac96-774b-bcce-b302099a8057");
             let words = ["suite"].into_iter().chain(command.split_whitespace());
             assert!(ops::Cli::try_parse_from(words).is_ok(), "{document}: suite {command}");
         }
