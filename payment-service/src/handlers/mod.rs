@@ -88,6 +88,11 @@ impl<G: PaymentGateway> Handler for PaymentHandler<G> {
         call(&*self.gateway, &plan).await
     }
 
+    /// Its idempotency key names the intent, so any call may simply be made again.
+    fn again(&self, plan: &Plan) -> Option<Plan> {
+        Some(plan.clone())
+    }
+
     async fn apply(&self, batch: &mut Batch<'_, OrderEvent, Answer>) -> Result<(), Failure> {
         let now = batch.now();
         let (db, items, out) = batch.parts();

@@ -69,16 +69,28 @@ impl TestApp {
     pub async fn start() -> Result<Self> {
         let folder = Scratch::new(NAME)?;
         let gateway = gateway_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &folder).await?;
-        Self::with_gateway(gateway.addr, Some(gateway), folder).await
+        Self::with_gateway(gateway.addr, Some(gateway), folder, |_| {}).await
+    }
+
+    /// The service with other settings of its messaging.
+    pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Result<Self> {
+        let folder = Scratch::new(NAME)?;
+        let gateway = gateway_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &folder).await?;
+        Self::with_gateway(gateway.addr, Some(gateway), folder, change).await
     }
 
     /// The service alone: connections to its gateway are refused.
     pub async fn without_gateway() -> Result<Self> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        Self::with_gateway(addr, None, Scratch::new(NAME)?).await
+        Self::with_gateway(addr, None, Scratch::new(NAME)?, |_| {}).await
     }
 
-    async fn with_gateway(gateway_addr: SocketAddr, gateway: Option<SandboxGateway>, folder: Scratch) -> Result<Self> {
+    async fn with_gateway(
+        gateway_addr: SocketAddr,
+        gateway: Option<SandboxGateway>,
+        folder: Scratch,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<Self> {
         let logs = tracing_subscriber::fmt()
             .with_test_writer()
             .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()));
@@ -90,13 +102,14 @@ impl TestApp {
         let bootstrap = cluster.bootstrap().to_owned();
         let mut service = ServiceConfig::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &db.url, &bootstrap);
         topics.prefix().clone_into(&mut service.topic_prefix);
-        let settings = Settings {
+        let mut settings = Settings {
             prefix: topics.prefix().to_owned(),
             retry_delays: RETRY_DELAYS.to_vec(),
             session_timeout: Duration::from_secs(6),
             drain: Duration::from_secs(4),
             ..Settings::new(NAME, &bootstrap)
         };
+        change(&mut settings);
         let shutdown = Shutdown::new();
         let pool = service::db::connect(&service.database_url, 10, NAME, BOUND).await?;
         let start = Start { service, own: config(gateway_addr), pool, shutdown: shutdown.clone() };

@@ -69,6 +69,20 @@ async fn a_gateway_that_fails_twice_is_called_again_when_due_and_charges_once() 
 }
 
 #[tokio::test]
+async fn a_gateway_that_fails_at_once_is_asked_again_in_place_and_charges_once() -> Result<()> {
+    let app = TestApp::start_with(|settings| settings.retry_in_place = 2).await?;
+    let order = placed("tok_fail_2");
+    let id = app.publish(&order).await?;
+    app.wait_state(order.order_id, "authorized").await?;
+    let outcomes: Vec<_> = app.calls(order.order_id, "authorize")?.iter().map(|call| call.outcome).collect();
+    assert_eq!(outcomes, [CallOutcome::Failed, CallOutcome::Failed, CallOutcome::Applied]);
+    assert_eq!(app.effects(order.order_id)?, [(Kind::Authorize, Outcome::Authorized)]);
+    assert_eq!(app.wait_outcome(id, "done").await?, 1, "three tries were one attempt");
+    assert!(app.records_of("payment-service.retry.1", order.order_id).await?.is_empty());
+    app.finish().await
+}
+
+#[tokio::test]
 async fn a_time_out_after_success_charges_once() -> Result<()> {
     let app = TestApp::start().await?;
     let order = placed("tok_timeout");

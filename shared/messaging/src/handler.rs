@@ -54,6 +54,13 @@ pub trait Handler: Send + Sync + 'static {
         plan: Self::Plan,
     ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
 
+    /// The same call once more, where it may simply be repeated (the other side knows its idempotency key): then one that
+    /// fails at once is, up to `retry_in_place` times before the first retry tier. By default none is.
+    fn again(&self, plan: &Self::Plan) -> Option<Self::Plan> {
+        let _ = plan;
+        None
+    }
+
     /// Decides the events in order and writes their effects, set-based, rows locked in key order. All or nothing.
     ///
     /// An `Err` is taken apart: the batch is bisected in fresh transactions until the event that fails is alone.

@@ -1,4 +1,7 @@
 //! What becomes of a failed attempt: the next retry tier, or the dead-letter topic (ARCHITECTURE, section 4).
+//!
+//! The policy is a subscription's own ([`Settings`]): the delays of its tiers, their jitter, a bound on the whole, and which
+//! failures are not worth a retry. All times are the database's (I13).
 
 use std::time::Duration;
 
@@ -28,17 +31,47 @@ pub enum Verdict {
     Dead(Reason),
 }
 
-/// Decides. `now` is the database's clock; `jitter` is a random number between 0 and 1.
-pub fn decide(settings: &Settings, failure: &Failure, tier: usize, now: Timestamp, jitter: f64) -> Verdict {
+/// An event that fails now.
+#[derive(Debug, Clone, Copy)]
+pub struct Failing {
+    /// The tier it came from; 0 for its topic, a release or a redrive.
+    pub tier: usize,
+    /// When its first attempt failed; `None` where that is this one. A redrive starts anew.
+    pub first_failed_at: Option<Timestamp>,
+    /// The database's clock.
+    pub now: Timestamp,
+}
+
+impl Failing {
+    /// This arrival, failing now.
+    pub fn of<E>(arrival: &Arrival<E>, now: Timestamp) -> Self {
+        Self { tier: arrival.tier, first_failed_at: arrival.origin.first_failed_at, now }
+    }
+}
+
+/// Decides. `jitter` is a random number between 0 and 1.
+pub fn decide(settings: &Settings, failure: &Failure, failing: Failing, jitter: f64) -> Verdict {
+    let Failing { tier, first_failed_at, now } = failing;
     if let FailureKind::Permanent(reason) = failure.kind {
         return Verdict::Dead(reason);
     }
-    match settings.retry_delays.get(tier) {
-        Some(&delay) => {
-            let longer = delay.mul_f64(settings.retry_jitter * jitter.clamp(0.0, 1.0));
-            Verdict::Retry { tier: tier + 1, due: now + signed(delay.saturating_add(longer)) }
-        }
-        None => Verdict::Dead(Reason::Exhausted),
+    if settings.retry_never.iter().any(|pattern| is_of(&failure.class, pattern)) {
+        return Verdict::Dead(Reason::Rejected);
+    }
+    let Some(&delay) = settings.retry_delays.get(tier) else { return Verdict::Dead(Reason::Exhausted) };
+    let longer = delay.mul_f64(settings.retry_jitter * jitter.clamp(0.0, 1.0));
+    let due = now + signed(delay.saturating_add(longer));
+    let latest = settings.retry_total.map(|total| first_failed_at.unwrap_or(now) + signed(total));
+    if latest.is_some_and(|latest| due > latest) {
+        return Verdict::Dead(Reason::Exhausted);
+    }
+    Verdict::Retry { tier: tier + 1, due }
+}
+
+fn is_of(class: &str, pattern: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => class.starts_with(beginning),
+        None => class == pattern,
     }
 }
 
@@ -95,10 +128,14 @@ mod tests {
         Settings::new("payment-service", "localhost:9092")
     }
 
+    fn first(tier: usize) -> Failing {
+        Failing { tier, first_failed_at: None, now: Timestamp::UNIX_EPOCH }
+    }
+
     #[test]
     fn each_failure_goes_one_tier_further_and_then_to_the_dead_letters() {
-        let (now, failure) = (Timestamp::UNIX_EPOCH, Failure::retryable("gateway.503", "busy"));
-        let delays: Vec<_> = (0..5).map(|tier| decide(&settings(), &failure, tier, now, 0.0)).collect();
+        let failure = Failure::retryable("gateway.503", "busy");
+        let delays: Vec<_> = (0..5).map(|tier| decide(&settings(), &failure, first(tier), 0.0)).collect();
         let at = |seconds: i64| Timestamp::from_second(seconds).expect("in range");
         assert_eq!(
             delays,
@@ -116,7 +153,7 @@ mod tests {
     fn jitter_lengthens_a_delay_and_never_shortens_it() {
         let failure = Failure::retryable("x", "y");
         for jitter in [-1.0, 0.0, 0.5, 1.0, 7.0] {
-            let Verdict::Retry { due, .. } = decide(&settings(), &failure, 1, Timestamp::UNIX_EPOCH, jitter) else {
+            let Verdict::Retry { due, .. } = decide(&settings(), &failure, first(1), jitter) else {
                 panic!("a retry was due");
             };
             assert!((10_000..=11_000).contains(&due.as_millisecond()), "{due}");
@@ -125,8 +162,34 @@ mod tests {
 
     #[test]
     fn what_fails_for_ever_is_not_retried() {
-        let verdict = decide(&settings(), &Failure::rejected("x", "y"), 0, Timestamp::UNIX_EPOCH, 0.0);
+        let verdict = decide(&settings(), &Failure::rejected("x", "y"), first(0), 0.0);
         assert_eq!(verdict, Verdict::Dead(Reason::Rejected));
+    }
+
+    #[test]
+    fn the_bound_on_the_whole_ends_retries_although_tiers_remain() {
+        let settings = Settings { retry_total: Some(Duration::from_secs(60)), ..settings() };
+        let at = |seconds: i64| Timestamp::from_second(seconds).expect("in range");
+        let failure = Failure::retryable("gateway.503", "busy");
+        let after = |seconds, tier| {
+            let failing = Failing { tier, first_failed_at: Some(at(0)), now: at(seconds) };
+            decide(&settings, &failure, failing, 0.0)
+        };
+        assert_eq!(after(50, 1), Verdict::Retry { tier: 2, due: at(60) });
+        assert_eq!(after(51, 1), Verdict::Dead(Reason::Exhausted));
+        assert_eq!(after(2, 2), Verdict::Dead(Reason::Exhausted), "the next tier would be due too late");
+        assert_eq!(decide(&settings, &failure, first(1), 0.0), Verdict::Retry { tier: 2, due: at(10) });
+    }
+
+    #[test]
+    fn a_class_of_failures_can_be_left_out_of_retrying() {
+        let settings =
+            Settings { retry_never: vec!["gateway.501".to_owned(), "sqlstate.23*".to_owned()], ..settings() };
+        let is_dead = |class: &str| {
+            matches!(decide(&settings, &Failure::retryable(class, "x"), first(0), 0.0), Verdict::Dead(Reason::Rejected))
+        };
+        assert!(is_dead("gateway.501") && is_dead("sqlstate.23514"));
+        assert!(!is_dead("gateway.503") && !is_dead("gateway.5012") && !is_dead("sqlstate.22003"));
     }
 
     #[test]

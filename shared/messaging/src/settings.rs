@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::checks::{self, Refused};
 use crate::machine::BreakerSettings;
 use crate::properties::KafkaProperties;
 
 /// What happens to a key when one of its events becomes a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AfterDeadLetter {
     /// Later events of the key go on without it.
     Release,
@@ -30,6 +33,15 @@ pub struct Settings {
     pub retry_delays: Vec<Duration>,
     /// How much a delay may be lengthened at random, as a share of it: spreads what failed together.
     pub retry_jitter: f64,
+    /// How long an event is retried in all, from its first failure. A retry that would be due later is not made: the event
+    /// is dead-lettered as `exhausted` although tiers remain.
+    pub retry_total: Option<Duration>,
+    /// Classes of failures that are never retried although they might pass; `gateway.*` stands for all that begin so.
+    pub retry_never: Vec<String>,
+    /// How often a call that fails at once is repeated in place, before the first tier; see [`crate::Handler::again`].
+    pub retry_in_place: u32,
+    /// The pause before such a repetition; it doubles.
+    pub retry_in_place_pause: Duration,
     /// The most events in one transaction.
     pub batch_max: usize,
     /// The most outside calls under way in one lane.
@@ -74,6 +86,10 @@ impl Settings {
             prefix: String::new(),
             retry_delays: [1, 10, 60, 600].map(Duration::from_secs).to_vec(),
             retry_jitter: 0.1,
+            retry_total: None,
+            retry_never: Vec::new(),
+            retry_in_place: 0,
+            retry_in_place_pause: Duration::from_millis(50),
             batch_max: 500,
             calls_per_lane: 32,
             call_timeout: Duration::from_secs(60),

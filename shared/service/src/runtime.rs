@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use messaging::properties::KafkaProperties;
 use messaging::topics::TopicsFile;
-use messaging::{Consumer, Handler, Relay, Settings, Wake, checks, inbox};
+use messaging::{AfterDeadLetter, Consumer, Handler, Relay, Settings, Wake, checks, inbox};
 use opentelemetry::metrics::Meter;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -41,6 +41,27 @@ pub struct MessagingConfig {
     /// `RETRY_DELAYS_MS`: the delays of the retry tiers, for example `1000,10000,60000,600000`.
     #[serde(default, deserialize_with = "comma_separated")]
     pub retry_delays_ms: Vec<u64>,
+    /// `RETRY_JITTER`: how much a delay may be lengthened at random, as a share of it (default 0.1).
+    #[serde(default)]
+    pub retry_jitter: Option<f64>,
+    /// `RETRY_TOTAL_MS`: how long an event is retried in all; then it is dead-lettered although tiers remain (default: no
+    /// bound but the tiers).
+    #[serde(default)]
+    pub retry_total_ms: Option<u64>,
+    /// `RETRY_NEVER`: classes of failures that are dead-lettered at once, for example `gateway.501,sqlstate.23*`.
+    #[serde(default, deserialize_with = "comma_separated")]
+    pub retry_never: Vec<String>,
+    /// `RETRY_IN_PLACE`: how often an outside call that fails at once is repeated before the first tier, 0 to 5
+    /// (default 0).
+    #[serde(default)]
+    pub retry_in_place: Option<u32>,
+    /// `RETRY_IN_PLACE_MS`: the pause before that; it doubles (default 50).
+    #[serde(default)]
+    pub retry_in_place_ms: Option<u64>,
+    /// `AFTER_DEAD_LETTER`: whether a key's later events go on without a dead letter (`release`, the default) or wait for an
+    /// operator (`hold`).
+    #[serde(default)]
+    pub after_dead_letter: Option<AfterDeadLetter>,
     /// `BATCH_MAX`: the most events in one transaction.
     #[serde(default)]
     pub batch_max: Option<usize>,
@@ -80,6 +101,12 @@ impl MessagingConfig {
         if !self.retry_delays_ms.is_empty() {
             settings.retry_delays = self.retry_delays_ms.iter().map(|ms| Duration::from_millis(*ms)).collect();
         }
+        set(&mut settings.retry_jitter, self.retry_jitter);
+        settings.retry_total = self.retry_total_ms.map(Duration::from_millis);
+        settings.retry_never.clone_from(&self.retry_never);
+        set(&mut settings.after_dead_letter, self.after_dead_letter);
+        set(&mut settings.retry_in_place, self.retry_in_place);
+        set(&mut settings.retry_in_place_pause, self.retry_in_place_ms.map(Duration::from_millis));
         if let Some(text) = &self.kafka_properties {
             let properties = KafkaProperties::parse(text.expose_secret());
             settings.properties = properties.map_err(|reason| invalid("KAFKA_PROPERTIES", reason))?;
@@ -277,6 +304,9 @@ mod tests {
             ("MAX_POLL_INTERVAL_MS", "4000"),
             ("RETRY_DELAYS_MS", "1,2,3,4,5"),
             ("SHUTDOWN_DEADLINE_SECS", "8"),
+            ("RETRY_JITTER", "1.5"),
+            ("RETRY_TOTAL_MS", "999"),
+            ("RETRY_IN_PLACE", "6"),
             ("TOPICS_FILE", "/nowhere/topics.toml"),
         ] {
             let text = complaint(&[(name, value)]);

@@ -40,13 +40,28 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub fn relations(settings: &Settings) -> Result<(), Refused> {
     let ms = |duration: Duration| duration.as_millis();
     let (poll, drain, session) = (settings.max_poll_interval, settings.drain, settings.session_timeout);
-    let checks: [(bool, &'static str, String); 14] = [
+    let checks: [(bool, &'static str, String); 17] = [
         (!settings.service.is_empty(), "service", "it must be named".to_owned()),
         (!settings.retry_delays.is_empty(), "RETRY_DELAYS_MS", "at least one tier is needed".to_owned()),
         (
             (0.0..=1.0).contains(&settings.retry_jitter),
             "RETRY_JITTER",
             "it is a share of the delay: between 0 and 1".to_owned(),
+        ),
+        (
+            settings.retry_total.is_none_or(|total| settings.retry_delays.first().is_none_or(|first| *first <= total)),
+            "RETRY_TOTAL_MS",
+            "it ends before the first of RETRY_DELAYS_MS: nothing would ever be retried; raise it".to_owned(),
+        ),
+        (
+            settings.retry_in_place <= 5,
+            "RETRY_IN_PLACE",
+            "more than 5 quick tries are a burden on what fails; let the tiers do it".to_owned(),
+        ),
+        (
+            settings.retry_never.iter().all(|class| !class.trim_end_matches('*').is_empty()),
+            "RETRY_NEVER",
+            "it would cover every failure; name classes, like gateway.501 or sqlstate.23*".to_owned(),
         ),
         (settings.batch_max >= 1, "BATCH_MAX", "it must be at least 1".to_owned()),
         (settings.calls_per_lane >= 1, "CALLS_PER_LANE", "it must be at least 1".to_owned()),
@@ -180,6 +195,11 @@ mod tests {
         assert!(call.starts_with("CALL_TIMEOUT_MS"), "{call}");
         let jitter = complaint(|settings| settings.retry_jitter = 1.5);
         assert!(jitter.starts_with("RETRY_JITTER"), "{jitter}");
+        let total = complaint(|settings| settings.retry_total = Some(Duration::from_millis(999)));
+        assert!(total.starts_with("RETRY_TOTAL_MS"), "{total}");
+        assert_eq!(complaint(|settings| settings.retry_total = Some(Duration::from_secs(1))), "");
+        assert!(complaint(|settings| settings.retry_in_place = 6).starts_with("RETRY_IN_PLACE"));
+        assert!(complaint(|settings| settings.retry_never = vec!["*".to_owned()]).starts_with("RETRY_NEVER"));
     }
 
     #[test]

@@ -37,7 +37,7 @@ const OBSERVE: Duration = Duration::from_secs(1);
 pub(super) enum Completion<E, A> {
     Prepared { id: RecordId, prepared: Prepared<E, A>, result: CallResult },
     NotPrepared { lane: i32, ids: Vec<RecordId> },
-    Ran { lane: i32, report: Report<E, A> },
+    Ran { lane: i32, report: Box<Report<E, A>> },
 }
 
 /// A record in memory. `prepared` is gone while the record is in a transaction.
@@ -234,7 +234,7 @@ impl<H: Handler> Core<H> {
                 self.step(Input::PreparationEnded(id, result));
             }
             Completion::NotPrepared { lane, ids } => self.step(Input::PreparationFailed { lane, records: ids }),
-            Completion::Ran { lane, report } => self.batch_ended(lane, report),
+            Completion::Ran { lane, report } => self.batch_ended(lane, *report),
         }
     }
 
@@ -300,7 +300,7 @@ impl<H: Handler> Core<H> {
             Output::Prepare { lane, records } => {
                 let tasks = self.tasks(&records);
                 let (transactor, completions) = (Arc::clone(&self.transactor), self.completions.clone());
-                self.work.spawn(prepare::run(transactor, lane, tasks, completions));
+                self.work.spawn(prepare::run(transactor, Arc::clone(&self.status), lane, tasks, completions));
             }
             Output::Run { lane, records } => {
                 let tasks = self.tasks(&records);
@@ -309,7 +309,7 @@ impl<H: Handler> Core<H> {
                 self.status.batch_started(lane);
                 let (transactor, completions) = (Arc::clone(&self.transactor), self.completions.clone());
                 self.work.spawn(async move {
-                    let report = transactor.run(tasks).await;
+                    let report = Box::new(transactor.run(tasks).await);
                     let _ = completions.send(Completion::Ran { lane, report });
                 });
             }

@@ -8,6 +8,7 @@
 //! A service's group also reads every `<group>.retry.*` that exists, so removing a tier strands nothing.
 
 mod core;
+mod in_place;
 mod lag;
 mod poll;
 mod prepare;

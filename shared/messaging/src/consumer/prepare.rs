@@ -11,6 +11,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
 use super::core::Completion;
+use super::in_place;
+use super::status::ConsumerStatus;
 use crate::arrival::Body;
 use crate::blocked::{self, OrderKey};
 use crate::crash_point;
@@ -37,6 +39,7 @@ struct Planned<H: Handler> {
 /// Prepares records of one lane and reports each as soon as it is ready: a slow answer holds back its own key only.
 pub(super) async fn run<H: Handler>(
     transactor: Arc<Transactor<H>>,
+    status: Arc<ConsumerStatus>,
     lane: i32,
     tasks: Vec<Task<H::Event, H::Answer>>,
     completions: UnboundedSender<Completion<H::Event, H::Answer>>,
@@ -52,9 +55,9 @@ pub(super) async fn run<H: Handler>(
         let _ = completions.send(Completion::NotPrepared { lane, ids });
     };
     for step in steps {
-        let transactor = Arc::clone(&transactor);
+        let (transactor, status) = (Arc::clone(&transactor), Arc::clone(&status));
         under_way.spawn(async move {
-            let prepared = prepare_step(&transactor, &step).await;
+            let prepared = prepare_step(&transactor, &status, &step).await;
             let prepared = prepared.inspect_err(|failure| {
                 tracing::warn!(%failure, "held events could not be looked up; the lane waits");
             });
@@ -67,8 +70,9 @@ pub(super) async fn run<H: Handler>(
                 report(id, outcome);
             }
             for call in planned.calls {
-                let (transactor, id) = (Arc::clone(&transactor), events[call.index].id);
-                under_way.spawn(async move { (id, Some(make_call(&transactor, call.delivered, call.plan).await)) });
+                let (transactor, status, id) = (Arc::clone(&transactor), Arc::clone(&status), events[call.index].id);
+                under_way
+                    .spawn(async move { (id, Some(make_call(&transactor, &status, call.delivered, call.plan).await)) });
             }
         }
         Err(failure) => {
@@ -175,11 +179,12 @@ async fn plan<H: Handler>(
 
 async fn make_call<H: Handler>(
     transactor: &Transactor<H>,
+    status: &ConsumerStatus,
     delivered: Arc<Delivered<H::Event>>,
     plan: H::Plan,
 ) -> Outcome<H> {
     crash_point!(BeforeCall);
-    let call = AssertUnwindSafe(transactor.handler.call(&delivered, plan)).catch_unwind();
+    let call = AssertUnwindSafe(in_place::call(transactor, status, &delivered, plan)).catch_unwind();
     let answer = match tokio::time::timeout(transactor.settings.call_timeout, call).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Err(Failure::retryable("handler.panic", "the handler's call panicked").with_unknown_outcome()),
@@ -203,6 +208,7 @@ async fn make_call<H: Handler>(
 /// A release step's held events, with their call where calls are made: then it is one event a step.
 async fn prepare_step<H: Handler>(
     transactor: &Transactor<H>,
+    status: &ConsumerStatus,
     step: &Task<H::Event, H::Answer>,
 ) -> Result<Outcome<H>, Failure> {
     let limit = if H::CALLS == Calls::Never { RELEASE_CHUNK } else { 1 };
@@ -217,7 +223,7 @@ async fn prepare_step<H: Handler>(
         && !task.arrival.identity.is_expired(Timestamp::now(), transactor.settings.inbox_days)
     {
         match plan_each(transactor, std::slice::from_ref(&delivered)).await?.pop() {
-            Some(Ok(Some(plan))) => (task.prepared, result) = make_call(transactor, delivered, plan).await,
+            Some(Ok(Some(plan))) => (task.prepared, result) = make_call(transactor, status, delivered, plan).await,
             Some(Err(failure)) => task.prepared = Prepared::Failed(failure),
             // It was loaded as an item without an answer, and needs none.
             Some(Ok(None)) | None => {}

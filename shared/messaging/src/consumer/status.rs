@@ -34,6 +34,7 @@ pub struct ConsumerStatus {
     retried: AtomicU64,
     dead: AtomicU64,
     skipped: AtomicU64,
+    again: AtomicU64,
     by_tier: [AtomicU64; TIERS],
     by_reason: [AtomicU64; Reason::ALL.len()],
     topics: OnceLock<Vec<TopicStatus>>,
@@ -160,6 +161,11 @@ impl ConsumerStatus {
         since(&self.member_ms)
     }
 
+    /// Calls that were repeated in place since the start.
+    pub fn repeated_calls(&self) -> u64 {
+        self.again.load(Ordering::Relaxed)
+    }
+
     /// What was committed since the start.
     pub fn totals(&self) -> Totals {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -260,6 +266,10 @@ impl ConsumerStatus {
         if let Some(topic) = self.topics().get(usize::from(topic)) {
             topic.consumed.fetch_add(records as u64, Ordering::Relaxed);
         }
+    }
+
+    pub(super) fn repeated_call(&self) {
+        self.again.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn skipped(&self, count: usize) {

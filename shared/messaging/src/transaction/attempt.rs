@@ -19,7 +19,7 @@ use crate::handler::{Batch, Failed, Fate, Handler, Item};
 use crate::inbox::{self, Claim, Outcome, Takes};
 use crate::machine::RecordId;
 use crate::outbox::Outgoing;
-use crate::retry::{self, Verdict};
+use crate::retry::{self, Failing, Verdict};
 use crate::settings::AfterDeadLetter;
 
 /// What is to become of the events that this transaction owns.
@@ -107,7 +107,7 @@ impl<H: Handler> Transactor<H> {
             if behind_another {
                 sorted.held.push(arrival);
             } else if let Some(failure) = self.failure_of(task, known_failures, now) {
-                let verdict = retry::decide(&self.settings, &failure, arrival.tier, now, rand::random());
+                let verdict = retry::decide(&self.settings, &failure, Failing::of(arrival, now), rand::random());
                 if self.blocks_its_key(verdict) {
                     blocked_here.extend(key);
                 }

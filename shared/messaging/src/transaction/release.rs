@@ -21,7 +21,7 @@ use crate::inbox::{self, Claim, Takes};
 use crate::machine::RecordId;
 use crate::outbox::Outgoing;
 use crate::record::Record;
-use crate::retry::{self, Verdict};
+use crate::retry::{self, Failing, Verdict};
 use crate::settings::Settings;
 
 /// The held events that a release step found.
@@ -183,7 +183,7 @@ impl<H: Handler> Transactor<H> {
         counts: &mut Counts,
     ) -> Result<bool, Undone> {
         let arrival = &*task.arrival;
-        let verdict = retry::decide(&self.settings, &failure, arrival.tier, now, rand::random());
+        let verdict = retry::decide(&self.settings, &failure, Failing::of(arrival, now), rand::random());
         self.record_failures(db, &[(arrival, failure, verdict)], out, now).await?;
         counts.failed.push((task.id, verdict));
         match verdict {

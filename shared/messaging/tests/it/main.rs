@@ -10,5 +10,6 @@ mod identities;
 mod inbox;
 mod operator;
 mod order_per_key;
+mod policy;
 mod relay;
 mod rig;

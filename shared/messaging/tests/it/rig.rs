@@ -1,5 +1,6 @@
 //! What the tests share: a group `ledger` over `orders` that writes one row per applied event, so that doubles show.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +9,7 @@ use contracts::inventory::StockReserved;
 use contracts::orders::{CancelReason, Customer, OrderCancelled, OrderEvent, OrderPlaced};
 use contracts::{Currency, Event, EventId, Money, OrderId, TraceParent};
 use jiff::Timestamp;
+use messaging::consumer::ConsumerStatus;
 use messaging::{Batch, Consumer, Delivered, Failed, Failure, Fate, Handler, Outgoing, Relay, Settings, Wake, inbox};
 use sqlx::{PgConnection, Row};
 use testkit::{Cluster, Record, TestDatabase, TestTopics, consume_all, eventually, produce_raw};
@@ -32,6 +34,8 @@ pub struct Instance {
     stop_relay: CancellationToken,
     consumer: JoinHandle<Result<(), Failure>>,
     relay: JoinHandle<Result<(), Failure>>,
+    /// What the consumer tells of itself.
+    pub status: Arc<ConsumerStatus>,
 }
 
 impl Instance {
@@ -171,9 +175,10 @@ impl Rig {
     pub fn start_with<H: Handler>(&self, handler: H) -> Instance {
         let (stop_consumer, stop_relay, wake) = (CancellationToken::new(), CancellationToken::new(), Wake::default());
         let consumer = Consumer::new(handler, &["orders"], self.db.pool.clone(), self.settings.clone(), wake.clone());
+        let status = consumer.status();
         let consuming = consumer.run(stop_consumer.clone());
         let relaying = Relay::run(self.db.pool.clone(), self.settings.clone(), wake, stop_relay.clone());
-        Instance { stop_consumer, stop_relay, consumer: spawn(consuming), relay: spawn(relaying) }
+        Instance { stop_consumer, stop_relay, consumer: spawn(consuming), relay: spawn(relaying), status }
     }
 
     /// Publishes an event as another service would.
