@@ -10,6 +10,7 @@ use crate::dlt::show::Show as DltShow;
 use crate::explain::Explain;
 use crate::place::Place;
 use crate::topics::apply::Apply;
+use crate::topics::kubernetes::Kubernetes;
 use crate::topics::list::List as TopicsList;
 use crate::verify::command::Verify;
 use crate::verify::places::{DEFAULT_KEY_LIFETIME, MailSource, Places};
@@ -63,6 +64,8 @@ pub(crate) enum DltCommand {
 pub(crate) enum TopicsCommand {
     /// Create what is missing and alter what differs; never the partitions of a topic that lives
     Apply(Apply),
+    /// Print the declared topics and their users as manifests for Strimzi
+    Kubernetes(Kubernetes),
     /// List the declared topics and what the broker has
     List(TopicsList),
 }

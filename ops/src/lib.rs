@@ -63,6 +63,7 @@ async fn dispatch(cli: Cli, screen: &mut Screen) -> anyhow::Result<Exit> {
         Command::Dlt(DltCommand::List(command)) => dlt::list::run(command, screen).await,
         Command::Dlt(DltCommand::Show(command)) => dlt::show::run(command, screen).await,
         Command::Topics(TopicsCommand::Apply(command)) => topics::apply::run(command, screen).await,
+        Command::Topics(TopicsCommand::Kubernetes(command)) => topics::kubernetes::run(&command, screen),
         Command::Topics(TopicsCommand::List(command)) => topics::list::run(command, screen).await,
     }
 }

@@ -1,6 +1,7 @@
 //! `suite topics`: the declared topics and the broker's.
 
 pub mod apply;
+pub mod kubernetes;
 pub mod list;
 
 use anyhow::{Result, anyhow};
