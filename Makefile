@@ -13,10 +13,10 @@ CARGO_FLAGS ?= --locked
 target = $(or $(CARGO_TARGET_DIR),target)
 binaries = $(target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 build = $(CARGO) build $(CARGO_FLAGS) --profile $(PROFILE)
-shell_files = suite .ci/run $(wildcard deploy/*.sh tests/*.sh)
+shell_files = suite .ci/run $(wildcard deploy/*.sh deploy/kubernetes/*.sh tests/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos chaos-short check bench bench-soak bench-smoke stop reset bootstrap
+.PHONY: help run test chaos chaos-short bounds kubernetes check bench bench-soak bench-smoke stop reset bootstrap
 
 help: ## Print this
 	@echo 'make TARGET'
@@ -39,6 +39,13 @@ chaos: bootstrap ## Fail everything under load for MINUTES=5 by the schedule of 
 
 chaos-short: ## A minute of it
 	@$(MAKE) --no-print-directory chaos MINUTES=1
+
+bounds: bootstrap ## Each service's memory with 1,000 and with BACKLOG=100000 waiting records
+	$(build) --workspace --bins
+	BACKLOG=$(or $(BACKLOG),100000) $(CARGO) test $(CARGO_FLAGS) --package system-tests --test it backlog -- --nocapture
+
+kubernetes: ## Build the Kubernetes overlays and check every manifest against its schema
+	@deploy/kubernetes/validate.sh
 
 check: bootstrap ## Formatting, lints and documentation, without warnings
 	$(CARGO) fmt --all --check

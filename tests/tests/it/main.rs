@@ -4,6 +4,7 @@
 //! restart have a suite of their own, and those that stop a server have that server of their own too.
 #![allow(missing_docs)]
 
+mod backlog;
 mod crashes;
 mod faulty_build;
 mod instances;
