@@ -48,6 +48,16 @@ impl TraceParent {
         format!("{:016x}", self.span_id)
     }
 
+    /// Both ids as numbers: the trace's and the span's.
+    pub fn ids(self) -> (u128, u64) {
+        (self.trace_id, self.span_id)
+    }
+
+    /// The same ids, recorded or not.
+    pub fn with_sampled(self, sampled: bool) -> Self {
+        Self { flags: if sampled { SAMPLED } else { 0 }, ..self }
+    }
+
     /// Whether the caller recorded this trace.
     pub fn sampled(self) -> bool {
         self.flags & SAMPLED == SAMPLED
