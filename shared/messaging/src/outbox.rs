@@ -213,6 +213,12 @@ impl Outgoing {
         self.rows.push(row);
     }
 
+    /// Appends a dead letter on its way back: in the trace that it came from, on the occasion of an operator's request.
+    pub(crate) fn push_redrive(&mut self, mut row: Row) {
+        self.created.extend(trace::redriven(&mut row.headers, &row.topic, row.key.as_deref()));
+        self.rows.push(row);
+    }
+
     /// Events that these records cause get their `tracestate` (W3C: who doesn't know it passes it on).
     pub(crate) fn caused_by<'a>(&mut self, causes: impl Iterator<Item = (EventId, &'a Record)>) {
         let states = causes.filter_map(|(id, record)| Some((id, record.header(envelope::names::TRACESTATE)?)));

@@ -79,6 +79,17 @@ pub(crate) fn spread<E: EventSet>(
     Created::note(context, Some(arrival.trace), destination, arrival.identity.event_id, &arrival.record.key_text())
 }
 
+/// A dead letter on its way back to its group: created in the trace of the letter, linked with the request of who sent it.
+pub(crate) fn redriven(headers: &mut Vec<Header>, destination: &str, key: Option<&[u8]>) -> Option<Created> {
+    let letter: TraceParent = header_text(headers, names::TRACEPARENT)?.parse().ok()?;
+    let context = begin_recorded(Some(letter));
+    one_traceparent(headers, context);
+    let id = header_text(headers, crate::identity::INBOX_ID).unwrap_or_default();
+    let key = key.map(String::from_utf8_lossy).unwrap_or_default();
+    let created = Created::note(context, Some(letter), destination, id, &key);
+    created.map(|created| Created { occasion: super::current(), ..created })
+}
+
 /// The header that names the first attempt's span, for a copy that will be another one; `None` where that is not
 /// recorded.
 pub(crate) fn first_attempt<E: EventSet>(arrival: &Arrival<E>) -> Option<Header> {

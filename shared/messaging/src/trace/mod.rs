@@ -24,7 +24,7 @@ pub use opentelemetry_semantic_conventions::attribute;
 
 pub use current::{Call, current, within};
 pub use message::Created;
-pub(crate) use message::{Sending, first_attempt, in_event, spread};
+pub(crate) use message::{Sending, first_attempt, in_event, redriven, spread};
 pub(crate) use trail::{Outcome, Step, Trail};
 
 /// Header of the group's own copies: the span of the event's first attempt, as a `traceparent`.
