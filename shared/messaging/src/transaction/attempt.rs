@@ -59,7 +59,7 @@ impl<H: Handler> Transactor<H> {
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
         let mut trail = Trail::begin(part.iter());
         let ended = self.attempt_on(part, known_failures, &mut trail).await;
-        trail.end(&self.settings.group_id(), part.iter(), ended.as_ref().err().map(Undone::describe));
+        trail.end(&self.settings.service, part.iter(), ended.as_ref().err().map(Undone::describe));
         ended
     }
 

@@ -98,7 +98,7 @@ impl<H: Handler> Transactor<H> {
             let mut trail = Trail::begin(held.tasks.iter().map(|(_, task)| task)).of_held();
             let ended = self.release_once(held, limit, &failures, &mut trail).await;
             let undone = ended.as_ref().err().map(Undone::describe);
-            trail.end(&self.settings.group_id(), held.tasks.iter().map(|(_, task)| task), undone);
+            trail.end(&self.settings.service, held.tasks.iter().map(|(_, task)| task), undone);
             match ended {
                 Err(Undone::Refused(refused)) => failures.extend(refused),
                 Err(Undone::Failed(failure))
