@@ -6,9 +6,11 @@
 //! (I12). Several instances run side by side.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use contracts::TraceParent;
 use futures::StreamExt as _;
+use messaging::trace::{self, Span, SpanKind};
 use messaging::{Failure, FailureKind, Outgoing, Wake};
 use service::trace::order_span;
 use sqlx::PgPool;
@@ -18,7 +20,7 @@ use tracing::Instrument as _;
 
 use crate::db::intents::Claimed;
 use crate::db::{self};
-use crate::domain::{self, Context, Finding, IntentKind, IntentState, Rules};
+use crate::domain::{self, Context, Finding, IntentKind, IntentState, Origin, Rules};
 use crate::gateway::PaymentGateway;
 use crate::handlers::outgoing;
 
@@ -94,11 +96,14 @@ impl<G: PaymentGateway> Resolver<G> {
         futures::stream::iter(claimed)
             .for_each_concurrent(CALLS, async |claimed| {
                 // What fails here keeps its lease and comes back when that ends.
-                let trace = claimed.origin.trace.to_string();
-                let span = order_span("settle", claimed.kind.as_str(), claimed.order_id, Some(&trace));
-                if let Err(failure) = self.settle(&claimed).instrument(span).await {
-                    tracing::warn!(order_id = %claimed.order_id, kind = claimed.kind.as_str(), %failure, "intent not settled");
+                let (context, kind) = (trace::begin(Some(claimed.origin.trace)), claimed.kind.as_str());
+                let begun = SystemTime::now();
+                let lines = order_span("settle", kind, claimed.order_id, context);
+                let settled = trace::within(context, self.settle(&claimed)).instrument(lines).await;
+                if let Err(failure) = &settled {
+                    tracing::warn!(order.id = %claimed.order_id, kind, %failure, "intent not settled");
                 }
+                write_span(&claimed, context, begun, settled.err());
             })
             .await;
         Ok(count)
@@ -129,11 +134,13 @@ impl<G: PaymentGateway> Resolver<G> {
         db::payments::save(&mut tx, &ledger).await?;
         let mut out = Outgoing::new(&self.service);
         if let Some(event) = &decision.emitted {
-            out.emit(outgoing(event, claimed.origin))?;
+            let trace = trace::current().unwrap_or(claimed.origin.trace);
+            out.emit(outgoing(event, Origin { trace, ..claimed.origin }))?;
         }
         out.write(&mut tx).await?;
         tx.commit().await?;
         messaging::crash_point!(AfterResolverCommit);
+        out.committed();
         if decision.emitted.is_some() {
             self.wake.wake();
         }
@@ -155,6 +162,19 @@ impl<G: PaymentGateway> Resolver<G> {
     fn backoff(&self, attempts: u32) -> Duration {
         let doublings = attempts.saturating_sub(1).min(16);
         self.pace.retry.saturating_mul(1 << doublings).min(LONGEST_RETRY)
+    }
+}
+
+/// The resolver's span, in the order's trace: what it asks the gateway and what it tells others is a part of it (I15).
+fn write_span(claimed: &Claimed, context: TraceParent, begun: SystemTime, failure: Option<Failure>) {
+    let name = format!("settle {}", claimed.kind.as_str());
+    let span = Span::recorded(context, Some(claimed.origin.trace), SpanKind::Internal, name, begun);
+    if let Some(mut span) = span {
+        span.set("order.id", claimed.order_id.to_string());
+        if let Some(failure) = failure {
+            span.fail(failure.class, failure.message);
+        }
+        span.end();
     }
 }
 

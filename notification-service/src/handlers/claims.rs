@@ -158,7 +158,7 @@ impl Claims {
         let (in_doubt, reason) = (failure.outcome_unknown, failure.class.clone());
         let ended = Ended { key: claim.key, owner: claim.owner, in_doubt, reason };
         if let Err(failure) = deliveries::release(&self.db, std::slice::from_ref(&ended)).await {
-            tracing::warn!(order_id = %claim.key.0, template = %claim.key.1, %failure, "a claim is ended later");
+            tracing::warn!(order.id = %claim.key.0, template = %claim.key.1, %failure, "a claim is ended later");
             remember(&self.unused, [ended]);
         }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use contracts::notifications::{NotificationFailed, NotificationSent};
 use contracts::orders::OrderEvent;
 use lettre::message::Mailbox;
+use messaging::trace::Call;
 use messaging::{Batch, Calls, Delivered, Failed, Failure, Fate, Handler, Outgoing, OutgoingEvent};
 use sqlx::{PgConnection, PgPool};
 
@@ -85,6 +86,20 @@ impl<T: MailTransport> NotificationHandler<T> {
         letter.map_err(|unwritable| Failure::rejected("mail.unwritable", unwritable))
     }
 
+    /// Sends a mail; its span says which, never to whom.
+    async fn deliver(&self, letter: &Letter, template: Template) -> Result<(), Failure> {
+        let mut call = Call::begin(|| "send mail".to_owned());
+        let sent = self.transport.send(letter).await;
+        call.describe(|span| {
+            span.set("suite.mail.template", template.to_string());
+            if let Err(failure) = &sent {
+                span.fail(failure.class.clone(), failure.message.clone());
+            }
+        });
+        call.end();
+        sent
+    }
+
     async fn send(&self, event: &OrderEvent, claimed: Claimed) -> Result<Answer, Failure> {
         let letter = match self.written(event, &claimed) {
             Ok(letter) => letter,
@@ -96,13 +111,13 @@ impl<T: MailTransport> NotificationHandler<T> {
         let claim = claimed.begin();
         let (order_id, template) = claim.key;
         if claim.again {
-            tracing::warn!(%order_id, %template, message_id = claim.message_id, "sending again what may have been sent");
+            tracing::warn!(order.id = %order_id, %template, message_id = claim.message_id, "sending again what may have been sent");
         }
-        match self.transport.send(&letter).await {
+        match self.deliver(&letter, template).await {
             Ok(()) => Ok(Answer::Sent),
             // The claim stands until that is recorded.
             Err(failure) if failure.outcome_unknown && self.rules.on_unknown == OnUnknown::Report => {
-                tracing::warn!(%order_id, %template, %failure, "nobody knows whether this mail was sent");
+                tracing::warn!(order.id = %order_id, %template, %failure, "nobody knows whether this mail was sent");
                 Ok(Answer::Unknown)
             }
             Err(failure) => {

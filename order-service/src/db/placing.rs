@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use contracts::orders::Customer;
-use contracts::{EventId, Money, OrderId};
+use contracts::{EventId, Money, OrderId, TraceParent};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use messaging::outbox::{Row, encode_headers};
+use messaging::trace::Created;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -38,6 +39,10 @@ pub struct NewRow {
     pub customer: Customer,
     /// What.
     pub lines: Value,
+    /// The span of the request that brought it.
+    pub request: TraceParent,
+    /// The span of its first event, to be written once that is committed.
+    pub created: Option<Created>,
     /// Its first event, as a record to be.
     pub outbox: Row,
     /// What is answered now and at every replay.

@@ -37,9 +37,10 @@ pub async fn cancel_on_request(db: &PgPool, order_id: OrderId, metrics: &OrderMe
         Ok(None) => return Ok(Cancelled::Before),
         Err(too_late) => return Ok(Cancelled::TooLate(too_late)),
     };
-    let ended = record(&mut transaction, &[(&*order, decision)]).await?;
+    let (ended, out) = record(&mut transaction, &[(&*order, decision)]).await?;
     transaction.commit().await?;
     metrics.ended(&ended);
+    out.committed();
     Ok(Cancelled::Now)
 }
 
@@ -57,15 +58,16 @@ pub async fn cancel_overdue(db: &PgPool, ids: &[Uuid], metrics: &OrderMetrics) -
             Some((&*order, decision))
         })
         .collect();
-    let ended = record(&mut transaction, &decided).await?;
+    let (ended, out) = record(&mut transaction, &decided).await?;
     let count = decided.len();
     transaction.commit().await?;
     metrics.ended(&ended);
+    out.committed();
     Ok(count)
 }
 
 /// Both kinds of cancellation are of orders that were open.
-async fn record(db: &mut PgConnection, decided: &[(&Order, Decision)]) -> Result<Vec<Ended>, Failure> {
+async fn record(db: &mut PgConnection, decided: &[(&Order, Decision)]) -> Result<(Vec<Ended>, Outgoing), Failure> {
     let now: SqlTimestamp = sqlx::query_scalar("select now()").fetch_one(&mut *db).await?;
     let now: Timestamp = now.to_jiff();
     let mut out = Outgoing::new(SERVICE);
@@ -75,5 +77,6 @@ async fn record(db: &mut PgConnection, decided: &[(&Order, Decision)]) -> Result
     orders::save_all(db, &orders).await?;
     timeline::append(db, &entries?, now).await?;
     out.write(db).await?;
-    Ok(orders.iter().filter_map(|order| Ended::of(order.id, OrderState::Placed, order.saga.state, now)).collect())
+    let ended = orders.iter().filter_map(|order| Ended::of(order.id, OrderState::Placed, order.saga.state, now));
+    Ok((ended.collect(), out))
 }

@@ -67,7 +67,7 @@ impl Handler for SagaHandler {
             if let Some(order) = locked.get_mut(&order_id) {
                 entries.push(Entry::heard(&item.event, item.event_id, at));
                 let before = order.saga;
-                let cause = Cause { event_id: item.event_id.to_string(), trace: item.envelope.trace };
+                let cause = Cause { event_id: item.event_id.to_string(), trace: item.trace };
                 entries.extend(hear(order, &item.event, now, &cause, out)?);
                 if order.saga != before {
                     changed.insert(order_id);

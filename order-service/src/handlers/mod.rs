@@ -6,7 +6,7 @@
 mod cancel;
 mod events;
 
-use contracts::{OrderId, TraceParent};
+use contracts::{Event, OrderId, TraceParent};
 use jiff::Timestamp;
 use messaging::{Failure, Outgoing, OutgoingEvent};
 
@@ -28,22 +28,28 @@ fn announce(
     now: Timestamp,
     cause: Option<&Cause>,
 ) -> Result<Entry, Failure> {
-    let trace = cause.and_then(|cause| cause.trace).unwrap_or(order.trace).child();
-    let causation_id = cause.map(|cause| cause.event_id.as_str());
     let follow_up = order.follow_up(decision, now);
     let event = match &follow_up {
-        FollowUp::Confirmed(event) => OutgoingEvent::caused(event, causation_id, trace),
-        FollowUp::Cancelled(event) => OutgoingEvent::caused(event, causation_id, trace),
+        FollowUp::Confirmed(event) => outgoing(event, order, cause),
+        FollowUp::Cancelled(event) => outgoing(event, order, cause),
     };
     let event_id = out.emit(event)?;
-    tracing::debug!(order_id = %order.id, trace_id = trace.trace_id(), state = %order.saga.state, "order decided");
+    let trace_id = cause.map_or(order.trace, |cause| cause.trace).trace_id();
+    tracing::debug!(order.id = %order.id, event.id = %event_id, trace_id, state = %order.saga.state, "order decided");
     Ok(Entry::decided(&follow_up, event_id))
 }
 
 /// The event that a decision follows from.
 struct Cause {
     event_id: String,
-    trace: Option<TraceParent>,
+    trace: TraceParent,
+}
+
+fn outgoing<E: Event>(event: &E, order: &Order, cause: Option<&Cause>) -> OutgoingEvent {
+    match cause {
+        Some(cause) => OutgoingEvent::caused(event, Some(&cause.event_id), cause.trace),
+        None => OutgoingEvent::uncaused(event, order.trace),
+    }
 }
 
 /// An event about an order that was never committed: somebody broke I2.

@@ -7,7 +7,7 @@ use contracts::orders::Customer;
 use serde_json::Value;
 use service::Problem;
 use service::problem::{FieldError, ValidJson};
-use service::trace::{TraceContext, record_order_id};
+use service::trace::{TraceContext, TraceState, record_order_id};
 
 use super::body::{PlaceOrder, not_priced, parse};
 use super::{AppState, failed};
@@ -52,6 +52,7 @@ const RETRY_AFTER_SECS: u32 = 1;
 pub async fn place_order(
     State(app): State<AppState>,
     trace: TraceContext,
+    state: TraceState,
     headers: HeaderMap,
     body: Result<ValidJson<Value>, Problem>,
 ) -> Result<Response, Problem> {
@@ -62,7 +63,8 @@ pub async fn place_order(
         Ok((request, priced)) => {
             let customer = Customer { email: request.customer.email, phone: request.customer.phone };
             let payment_token = request.payment_method;
-            let order = NewOrder { key, fingerprint, customer, priced, payment_token, trace: trace.0 };
+            let order =
+                NewOrder { key, fingerprint, customer, priced, payment_token, trace: trace.0, trace_state: state.0 };
             respond(app.placing.place(order).await.map_err(refused)?)
         }
         // What was good once may be bad today (a product is gone): a used key still gets its old answer.

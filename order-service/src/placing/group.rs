@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use contracts::orders::OrderPlaced;
 use messaging::{Failure, FailureKind, OutgoingEvent};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Answer, Job, NewOrder, Refusal, StoredResponse, Writer};
+use super::{Answer, Job, NewOrder, Refusal, StoredResponse, Writer, spans};
 use crate::clock::order_id_at;
 use crate::db::keys::{self, StoredKey};
 use crate::db::placing::{self, NewRow};
@@ -81,7 +81,7 @@ impl Writer {
             total: order.priced.total,
             payment_method: order.payment_token.expose().to_owned(),
         };
-        let outgoing = OutgoingEvent::first(&event, order.trace);
+        let outgoing = OutgoingEvent::first(&event, order.trace).with_trace_state(order.trace_state.as_deref());
         Ok(NewRow {
             key: order.key.as_str().to_owned(),
             fingerprint: order.fingerprint,
@@ -93,6 +93,8 @@ impl Writer {
             total: order.priced.total,
             customer: event.customer,
             lines: json!(event.lines),
+            created: outgoing.created(),
+            request: order.trace,
             outbox: outgoing.into_row(SOURCE)?,
             response: StoredResponse::accepted(order_id),
         })
@@ -150,8 +152,11 @@ impl Writer {
     /// `None` where a key that was taken is free again: it expired between the two statements.
     async fn try_part(&self, rows: &[NewRow]) -> sqlx::Result<Option<Vec<Held>>> {
         messaging::crash_point!(BeforeOrderInsert);
-        let claimed = placing::insert_all(&self.db, rows, self.limits.key_lifetime).await?;
+        let begun = SystemTime::now();
+        let claimed = placing::insert_all(&self.db, rows, self.limits.key_lifetime).await;
         messaging::crash_point!(AfterOrderInsert);
+        spans::of_group(rows, begun, &claimed);
+        let claimed = claimed?;
         if !claimed.is_empty() {
             self.wake.wake();
         }

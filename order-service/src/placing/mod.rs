@@ -8,6 +8,7 @@
 
 mod group;
 mod response;
+mod spans;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -61,6 +62,8 @@ pub struct NewOrder {
     pub payment_token: PaymentToken,
     /// The trace that the order belongs to.
     pub trace: TraceParent,
+    /// What came as `tracestate` beside it.
+    pub trace_state: Option<String>,
 }
 
 /// What became of a request.

@@ -34,6 +34,7 @@ fn an_order_of(key: &str, email: &str, quantity: u32) -> Result<NewOrder> {
         priced: Priced { lines, total },
         payment_token: PaymentToken::new("tok_visa"),
         trace: TraceParent::new_root(),
+        trace_state: None,
     })
 }
 

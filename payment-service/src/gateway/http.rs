@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use contracts::OrderId;
 use messaging::Failure;
+use messaging::trace::{Call, attribute};
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -51,10 +52,39 @@ impl HttpGateway {
         Ok(self.client.request(method, url))
     }
 
+    /// Sends a request as a part of the running work's trace. `route` is its path with names in place of ids.
+    async fn send(&self, method: Method, route: &str, request: RequestBuilder) -> Result<Reply, Failure> {
+        let mut call = Call::begin(|| format!("{method} {route}"));
+        let replied = Reply::read(request.header("traceparent", call.context().to_string())).await;
+        call.describe(|span| {
+            span.set(attribute::HTTP_REQUEST_METHOD, method.to_string());
+            span.set(attribute::URL_TEMPLATE, route.to_owned());
+            span.set(attribute::SERVER_ADDRESS, self.base.host_str().unwrap_or_default().to_owned());
+            span.set(attribute::SERVER_PORT, i64::from(self.base.port_or_known_default().unwrap_or_default()));
+            match &replied {
+                Ok(reply) => {
+                    span.set(attribute::HTTP_RESPONSE_STATUS_CODE, i64::from(reply.status));
+                    if reply.status >= 400 {
+                        span.fail(reply.status.to_string(), reply.code().unwrap_or_default());
+                    }
+                }
+                Err(failure) => span.fail(failure.class.clone(), failure.message.clone()),
+            }
+        });
+        call.end();
+        replied
+    }
+
     /// A POST under the key of the order's intent.
-    async fn post(&self, kind: IntentKind, order_id: OrderId, path: &str, body: &Value) -> Result<Reply, Failure> {
+    async fn post(
+        &self,
+        kind: IntentKind,
+        order_id: OrderId,
+        (path, route): (&str, &str),
+        body: &Value,
+    ) -> Result<Reply, Failure> {
         let request = self.request(Method::POST, path)?.header("idempotency-key", kind.key(order_id));
-        Reply::read(request.json(body)).await
+        self.send(Method::POST, route, request.json(body)).await
     }
 
     async fn change(&self, kind: IntentKind, order_id: OrderId, authorization_id: &str) -> Result<Reply, Failure> {
@@ -65,7 +95,8 @@ impl HttpGateway {
             return Err(Failure::rejected("gateway.request", format!("not an authorization: {authorization_id:?}")));
         }
         let path = format!("v1/authorizations/{authorization_id}/{}", kind.as_str());
-        self.post(kind, order_id, &path, &json!({})).await
+        let route = format!("/v1/authorizations/{{id}}/{}", kind.as_str());
+        self.post(kind, order_id, (&path, &route), &json!({})).await
     }
 
     /// What took effect under a key: its status and body.
@@ -76,7 +107,7 @@ impl HttpGateway {
             response: Value,
         }
         let request = self.request(Method::GET, &format!("v1/operations/{}", kind.key(order_id)))?;
-        let reply = Reply::read(request).await?;
+        let reply = self.send(Method::GET, "/v1/operations/{key}", request).await?;
         match reply.status {
             200 => {
                 let found: Operation = reply.parse()?;
@@ -98,7 +129,8 @@ impl PaymentGateway for HttpGateway {
             "currency": amount.currency,
             "payment_method": payment_method,
         });
-        authorized(self.post(IntentKind::Authorize, *order_id, "v1/authorizations", &body).await?)
+        let place = ("v1/authorizations", "/v1/authorizations");
+        authorized(self.post(IntentKind::Authorize, *order_id, place, &body).await?)
     }
 
     async fn capture(&self, order_id: OrderId, authorization_id: &str) -> Result<CaptureAnswer, Failure> {

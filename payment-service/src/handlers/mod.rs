@@ -55,7 +55,8 @@ impl<G: PaymentGateway> PaymentHandler<G> {
             match domain::on_event(payment, &item.event, item.answer.as_ref(), &context) {
                 Ok(decision) => {
                     let (order_id, state) = (decision.payment.order_id, decision.payment.state.as_str());
-                    tracing::info!(%order_id, trace_id = context.origin.trace.trace_id(), state, "payment decided");
+                    let trace_id = context.origin.trace.trace_id();
+                    tracing::info!(order.id = %order_id, event.id = %item.event_id, trace_id, state, "payment decided");
                     ledger.put(decision.payment);
                     if let Some(event) = &decision.emitted {
                         out.emit(outgoing(event, context.origin))?;
@@ -139,7 +140,7 @@ pub(crate) async fn call<G: PaymentGateway>(gateway: &G, plan: &Plan) -> Result<
 /// A payment event, caused by `origin` and in its trace (I15).
 pub(crate) fn outgoing(event: &PaymentEvent, origin: Origin) -> OutgoingEvent {
     let cause = origin.cause.to_string();
-    let (cause, trace) = (Some(cause.as_str()), origin.trace.child());
+    let (cause, trace) = (Some(cause.as_str()), origin.trace);
     match event {
         PaymentEvent::Authorized(event) => OutgoingEvent::caused(event, cause, trace),
         PaymentEvent::Declined(event) => OutgoingEvent::caused(event, cause, trace),
@@ -151,7 +152,7 @@ pub(crate) fn outgoing(event: &PaymentEvent, origin: Origin) -> OutgoingEvent {
 }
 
 fn origin(delivered: &Delivered<OrderEvent>) -> Origin {
-    Origin { cause: delivered.event_id, trace: delivered.trace() }
+    Origin { cause: delivered.event_id, trace: delivered.trace }
 }
 
 /// The orders concerned, each once, in lock order.

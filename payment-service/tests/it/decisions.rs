@@ -110,7 +110,14 @@ fn delivered<E: Event>(event: &E) -> Event1 {
         headers: Vec::new(),
         value: Some(value),
     };
-    Arc::new(Delivered { event, envelope, event_id, attempt: 1, record: Arc::new(record) })
+    Arc::new(Delivered {
+        event,
+        envelope,
+        event_id,
+        attempt: 1,
+        trace: TraceParent::new_root(),
+        record: Arc::new(record),
+    })
 }
 
 #[tokio::test]

@@ -35,6 +35,8 @@ pub mod names {
     pub const CONTENT_TYPE: &str = "content-type";
     /// W3C Trace Context.
     pub const TRACEPARENT: &str = "traceparent";
+    /// W3C Trace Context: what vendors add to it, passed on as it came.
+    pub const TRACESTATE: &str = "tracestate";
 }
 
 /// The decoded attributes of an event.

@@ -24,7 +24,7 @@ pub struct InvalidTraceParent;
 impl TraceParent {
     /// The root of a new, sampled trace.
     pub fn new_root() -> Self {
-        Self { trace_id: Uuid::new_v4().as_u128(), span_id: new_span_id(), flags: SAMPLED }
+        Self { trace_id: new_trace_id(), span_id: new_span_id(), flags: SAMPLED }
     }
 
     /// Made of its parts; `None` where an id is zero, which the standard forbids. Of the flags only `sampled` is kept:
@@ -48,10 +48,26 @@ impl TraceParent {
         format!("{:016x}", self.span_id)
     }
 
+    /// Both ids as numbers: the trace's and the span's.
+    pub fn ids(self) -> (u128, u64) {
+        (self.trace_id, self.span_id)
+    }
+
+    /// The same ids, recorded or not.
+    pub fn with_sampled(self, sampled: bool) -> Self {
+        Self { flags: if sampled { SAMPLED } else { 0 }, ..self }
+    }
+
     /// Whether the caller recorded this trace.
     pub fn sampled(self) -> bool {
         self.flags & SAMPLED == SAMPLED
     }
+}
+
+/// Random in every bit: samplers take a share of all traces by the lower half, where a UUID has fixed bits.
+fn new_trace_id() -> u128 {
+    let (one, other) = (Uuid::new_v4().as_u128(), Uuid::new_v4().as_u128());
+    (one ^ other.rotate_left(64)).max(1)
 }
 
 fn new_span_id() -> u64 {

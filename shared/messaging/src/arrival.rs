@@ -1,7 +1,8 @@
 //! A record on its way through the consumer: decoded once, with its place in the inbox and in the retry tiers.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use contracts::envelope::{self, Envelope, Header, header_text};
 use contracts::{EventSet, TraceParent};
@@ -12,6 +13,7 @@ use crate::failure::Failure;
 use crate::handler::Delivered;
 use crate::identity::{Identity, id_headers};
 use crate::record::Record;
+use crate::trace;
 
 /// Headers of the group's own copies: where the event came from and how often it was tried.
 pub mod names {
@@ -82,8 +84,15 @@ pub struct Arrival<E> {
     pub comeback: bool,
     /// Not before this time.
     pub due: Option<Timestamp>,
+    /// The span that created the record.
+    pub creation: Option<TraceParent>,
+    /// The span of processing it.
+    pub trace: TraceParent,
+    /// The span of the event's first attempt, where this is another one.
+    pub first_attempt: Option<TraceParent>,
     /// What is to be done.
     pub body: Body<E>,
+    begun: OnceLock<SystemTime>,
 }
 
 impl<E: EventSet> Arrival<E> {
@@ -106,6 +115,12 @@ impl<E: EventSet> Arrival<E> {
                 Identity::of(&record, id, source)
             }
         });
+        let creation = match &decoded {
+            Ok((envelope, _)) => envelope.trace,
+            Err(_) => envelope::trace_of(&record.headers),
+        };
+        let trace = trace::begin_recorded(creation);
+        let first_attempt = record.header(trace::FIRST_ATTEMPT).filter(|_| own).and_then(|text| text.parse().ok());
         let body = if own && record.header(names::STEP) == Some("release") {
             Body::Release
         } else {
@@ -115,13 +130,29 @@ impl<E: EventSet> Arrival<E> {
                     envelope,
                     event_id: identity.event_id,
                     attempt,
+                    trace,
                     record: Arc::clone(&record),
                 })),
                 Ok(None) => Body::Skip,
                 Err(error) => Body::Poison(error.into()),
             }
         };
-        Self { record, origin, identity, attempt, tier: own_tier.unwrap_or(0), comeback: own, due, body }
+        let tier = own_tier.unwrap_or(0);
+        let begun = OnceLock::new();
+        Self {
+            record,
+            origin,
+            identity,
+            attempt,
+            tier,
+            comeback: own,
+            due,
+            creation,
+            trace,
+            first_attempt,
+            body,
+            begun,
+        }
     }
 
     /// The event, where it is one.
@@ -151,9 +182,9 @@ impl<E: EventSet> Arrival<E> {
         self.due.map_or(self.record.timestamp_ms, Timestamp::as_millisecond)
     }
 
-    /// The trace that the record belongs to.
-    pub fn trace(&self) -> Option<TraceParent> {
-        envelope::trace_of(&self.record.headers)
+    /// When work on it began: at the first call.
+    pub(crate) fn begun(&self) -> SystemTime {
+        *self.begun.get_or_init(SystemTime::now)
     }
 
     /// The headers of a copy of this record: the original's without what earlier copies added, then the origin and

@@ -106,6 +106,8 @@ pub struct Delivered<E> {
     pub event_id: EventId,
     /// Which attempt this is, from 1.
     pub attempt: u16,
+    /// The span of processing it: the parent of all that follows.
+    pub trace: TraceParent,
     /// The record, bytes untouched.
     pub record: Arc<Record>,
 }
@@ -116,14 +118,9 @@ impl<E: EventSet> Delivered<E> {
         self.event.order_id()
     }
 
-    /// The trace to go on with.
-    pub fn trace(&self) -> TraceParent {
-        self.envelope.trace.unwrap_or_else(TraceParent::new_root)
-    }
-
     /// `event`, caused by this one and in its trace.
     pub fn followed_by<F: Event>(&self, event: &F) -> OutgoingEvent {
-        OutgoingEvent::caused(event, Some(&self.event_id.to_string()), self.trace().child())
+        OutgoingEvent::caused(event, Some(&self.event_id.to_string()), self.trace)
     }
 }
 

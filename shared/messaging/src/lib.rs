@@ -25,6 +25,7 @@ pub mod retry;
 pub mod schema;
 pub mod settings;
 pub mod topics;
+pub mod trace;
 pub mod transaction;
 
 pub use consumer::Consumer;

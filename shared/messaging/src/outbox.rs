@@ -6,12 +6,15 @@
 
 use std::collections::HashMap;
 
-use contracts::envelope::{self, Header};
-use contracts::{Event, EventId, TraceParent};
+use contracts::envelope::{self, Header, header_text};
+use contracts::{Event, EventId, EventSet, TraceParent};
 use jiff::Timestamp;
 use sqlx::PgConnection;
 
+use crate::arrival::Arrival;
 use crate::failure::Failure;
+use crate::record::Record;
+use crate::trace::{self, Created};
 
 /// The largest value and headers that an event's row may have, together, in bytes: below the source topics'
 /// `max.message.bytes` (Kafka's default, 1 MiB and 12 bytes).
@@ -27,21 +30,46 @@ pub struct OutgoingEvent {
     id: EventId,
     topic: &'static str,
     key: String,
+    created: Option<Created>,
     encoded: Result<(Vec<Header>, Vec<u8>), String>,
 }
 
 impl OutgoingEvent {
-    /// The first event of its story, for example `order.placed` at the POST.
-    pub fn first<E: Event>(event: &E, trace: TraceParent) -> Self {
-        Self::caused(event, None, trace)
+    /// The first event of its story, for example `order.placed` at the POST, made in the span `parent`.
+    pub fn first<E: Event>(event: &E, parent: TraceParent) -> Self {
+        Self::caused(event, None, parent)
     }
 
-    /// An event that another one caused.
-    pub fn caused<E: Event>(event: &E, causation_id: Option<&str>, trace: TraceParent) -> Self {
-        let id = EventId::new();
+    /// An event that another one caused, made in the span `parent`.
+    pub fn caused<E: Event>(event: &E, causation_id: Option<&str>, parent: TraceParent) -> Self {
+        Self::made(event, causation_id, parent.child(), Some(parent))
+    }
+
+    /// An event that only the clock or a person caused, in the trace of `trace` and a part of none of its spans.
+    pub fn uncaused<E: Event>(event: &E, trace: TraceParent) -> Self {
+        Self::made(event, None, trace.child(), None)
+    }
+
+    fn made<E: Event>(event: &E, cause: Option<&str>, trace: TraceParent, parent: Option<TraceParent>) -> Self {
+        let (id, key) = (EventId::new(), event.order_id().to_string());
         // The source is stamped by `Outgoing`, which knows the service.
-        let encoded = envelope::encode(event, id, "", Timestamp::now(), causation_id, trace).map_err(|e| e.to_string());
-        Self { id, topic: E::TOPIC, key: event.order_id().to_string(), encoded }
+        let encoded = envelope::encode(event, id, "", Timestamp::now(), cause, trace).map_err(|e| e.to_string());
+        let created = Created::note(trace, parent, E::TOPIC, id, &key);
+        Self { id, topic: E::TOPIC, key, created, encoded }
+    }
+
+    /// With what came as `tracestate` beside the trace.
+    #[must_use]
+    pub fn with_trace_state(mut self, state: Option<&str>) -> Self {
+        if let (Some(state), Ok((headers, _))) = (state, &mut self.encoded) {
+            headers.push((envelope::names::TRACESTATE.to_owned(), Some(state.as_bytes().to_vec())));
+        }
+        self
+    }
+
+    /// Its `create` span to be, for who inserts the row without [`Outgoing`] and says when that is committed.
+    pub fn created(&self) -> Option<Created> {
+        self.created.clone()
     }
 
     /// The event's id.
@@ -135,6 +163,8 @@ impl Columns {
 pub struct Outgoing {
     source: String,
     rows: Vec<Row>,
+    created: Vec<Created>,
+    trace_states: HashMap<String, String>,
     failures: HashMap<EventId, Failure>,
     committed: Hooks,
 }
@@ -152,20 +182,57 @@ impl std::fmt::Debug for Hooks {
 impl Outgoing {
     /// Collects rows for `service`, whose events carry `/service` as their source.
     pub fn new(service: &str) -> Self {
-        Self { source: format!("/{service}"), rows: Vec::new(), failures: HashMap::new(), committed: Hooks::default() }
+        Self {
+            source: format!("/{service}"),
+            rows: Vec::new(),
+            created: Vec::new(),
+            trace_states: HashMap::new(),
+            failures: HashMap::new(),
+            committed: Hooks::default(),
+        }
     }
 
     /// Publishes `event` once the transaction commits.
     pub fn emit(&mut self, event: OutgoingEvent) -> Result<EventId, Failure> {
-        let id = event.id();
-        let row = event.into_row(&self.source)?;
+        let (id, created) = (event.id(), event.created());
+        let mut row = event.into_row(&self.source)?;
+        self.pass_on_trace_state(&mut row.headers);
         self.rows.push(row);
+        self.created.extend(created);
         Ok(id)
     }
 
-    /// Appends a record that is no event of the service: a retry, a dead letter, a step.
+    /// Appends a record that is no event of the service: a step.
     pub(crate) fn push(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    /// Appends a retry or a dead letter of a consumed record, in the span of the attempt that makes it.
+    pub(crate) fn push_copy<E: EventSet>(&mut self, mut row: Row, arrival: &Arrival<E>) {
+        self.created.extend(trace::spread(&mut row.headers, arrival, &row.topic));
+        self.rows.push(row);
+    }
+
+    /// Appends a dead letter on its way back: in the trace that it came from, on the occasion of an operator's request.
+    pub(crate) fn push_redrive(&mut self, mut row: Row) {
+        self.created.extend(trace::redriven(&mut row.headers, &row.topic, row.key.as_deref()));
+        self.rows.push(row);
+    }
+
+    /// Events that these records cause get their `tracestate` (W3C: who doesn't know it passes it on).
+    pub(crate) fn caused_by<'a>(&mut self, causes: impl Iterator<Item = (EventId, &'a Record)>) {
+        let states = causes.filter_map(|(id, record)| Some((id, record.header(envelope::names::TRACESTATE)?)));
+        self.trace_states.extend(states.map(|(id, state)| (id.to_string(), state.to_owned())));
+    }
+
+    fn pass_on_trace_state(&self, headers: &mut Vec<Header>) {
+        if self.trace_states.is_empty() || header_text(headers, envelope::names::TRACESTATE).is_some() {
+            return;
+        }
+        let cause = header_text(headers, envelope::names::CAUSATION_ID);
+        if let Some(state) = cause.and_then(|cause| self.trace_states.get(cause)) {
+            headers.push((envelope::names::TRACESTATE.to_owned(), Some(state.clone().into_bytes())));
+        }
     }
 
     /// Names an event of the batch as failed. The transaction is rolled back and decided anew without it, so later
@@ -182,6 +249,7 @@ impl Outgoing {
 
     /// The transaction has committed.
     pub fn committed(self) {
+        self.created.into_iter().for_each(Created::committed);
         self.committed.0.into_iter().for_each(|hook| hook());
     }
 

@@ -71,14 +71,16 @@ where
             runtime.shutdown_timeout(Duration::from_secs(1));
             outcome
         });
-    match outcome {
+    let status = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "ended with an error");
             eprintln!("{name}: {error:#}");
             if error.is::<ConfigError>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
-    }
+    };
+    telemetry::traces::flush();
+    status
 }
 
 async fn execute<C, F, Fut>(

@@ -15,7 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
 use crate::problem::Problem;
-use crate::trace::TraceContext;
+use crate::trace::{Served, TraceContext};
 
 /// How long requests may still run once the stop is asked for; shorter than a process's whole deadline.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -53,12 +53,17 @@ async fn in_span(mut request: Request, next: Next) -> Response {
     let method = request.method().clone();
     // The route, not the path: paths hold ids and would make every line a kind of its own.
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let served = Served::begin(context, request.headers(), &method, route.as_deref(), request.uri().path());
     let route = route.unwrap_or_else(|| "(none)".to_owned());
     let probe = matches!(route.as_str(), "/livez" | "/readyz" | "/metrics");
-    let span = tracing::info_span!("request", trace_id = context.0.trace_id(), %method, route, order_id = tracing::field::Empty);
+    let span = tracing::info_span!(
+        "request", trace_id = context.0.trace_id(), span_id = context.0.span_id(), %method, route,
+        order.id = tracing::field::Empty
+    );
     let started = std::time::Instant::now();
     async move {
-        let mut response = next.run(request).await;
+        let mut response = messaging::trace::within(context.0, next.run(request)).await;
+        served.end(response.status().as_u16());
         let (status, ms) = (response.status().as_u16(), started.elapsed().as_secs_f64() * 1000.0);
         match status {
             500.. if !probe => tracing::warn!(status, ms, "answered"),

@@ -22,6 +22,7 @@ use crate::fault::{self, Guard};
 use crate::handler::{Calls, Delivered, Handler, Item};
 use crate::inbox;
 use crate::machine::{CallResult, RecordId};
+use crate::trace;
 use crate::transaction::{Prepared, Task, Transactor, load_held};
 
 /// How many held events a release step takes where no calls are made.
@@ -44,6 +45,9 @@ pub(super) async fn run<H: Handler>(
     tasks: Vec<Task<H::Event, H::Answer>>,
     completions: UnboundedSender<Completion<H::Event, H::Answer>>,
 ) {
+    for task in &tasks {
+        task.arrival.begun();
+    }
     let (steps, events): (Vec<_>, Vec<_>) =
         tasks.into_iter().partition(|task| matches!(task.arrival.body, Body::Release));
     let mut under_way: JoinSet<(RecordId, Option<Outcome<H>>)> = JoinSet::new();
@@ -184,7 +188,8 @@ async fn make_call<H: Handler>(
     plan: H::Plan,
 ) -> Outcome<H> {
     crash_point!(BeforeCall);
-    let call = AssertUnwindSafe(in_place::call(transactor, status, &delivered, plan)).catch_unwind();
+    let call = trace::in_event(&delivered, in_place::call(transactor, status, &delivered, plan));
+    let call = AssertUnwindSafe(call).catch_unwind();
     let answer = match tokio::time::timeout(transactor.settings.call_timeout, call).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Err(Failure::retryable("handler.panic", "the handler's call panicked").with_unknown_outcome()),

@@ -70,6 +70,7 @@ pub(super) async fn once(
         tx.rollback().await?;
     } else {
         tx.commit().await?;
+        writing.out.committed();
     }
     Ok(letters.iter().zip(said).map(|(letter, said)| answered(command, letter.as_ref(), said)).collect())
 }
@@ -180,7 +181,7 @@ async fn decide<'a>(
                 Ok(row) => row,
                 Err(failure) => return Ok((Answer::Invalid, Some(failure.message), None)),
             };
-            writing.out.push(row);
+            writing.out.push_redrive(row);
             if let Some((key, block)) = head
                 && block.state == State::Parked
             {
@@ -200,7 +201,7 @@ async fn decide<'a>(
                 Ok(row) => row,
                 Err(failure) => return Ok((Answer::Invalid, Some(failure.message), None)),
             };
-            writing.out.push(row);
+            writing.out.push_redrive(row);
             writing.outcomes.push((letter.identity, Outcome::Discarded, letter.dead_attempt));
             if let Some((key, _)) = head {
                 blocked::replace_head(db, key, new, known.now).await?;
@@ -248,7 +249,7 @@ fn answered(command: &Command, letter: Option<&Letter<'_>>, said: Option<Said>) 
         && let Some(letter) = letter
     {
         tracing::info!(
-            event_id = %letter.identity.event_id, dead_attempt = letter.dead_attempt, command_id = %command.id,
+            event.id = %letter.identity.event_id, dead_attempt = letter.dead_attempt, command_id = %command.id,
             by = %command.by, answer = answer.as_str(), "an operator decided about a dead letter"
         );
     }

@@ -12,6 +12,7 @@ use crate::identity::Identity;
 use crate::outbox::Row;
 use crate::record::Record;
 use crate::settings::Settings;
+use crate::trace;
 
 /// What a letter tells, read from its headers.
 #[derive(Debug, Clone)]
@@ -84,13 +85,14 @@ impl<'a> Letter<'a> {
             let second_trace = trace && traces > 1;
             !second_trace && !name.eq_ignore_ascii_case(names::REDRIVE_COUNT)
         });
-        let origin = [
+        let kept = [
+            (trace::FIRST_ATTEMPT, trace::FIRST_ATTEMPT),
             (retry::ORIGINAL_TOPIC, dlt::ORIGINAL_TOPIC),
             (retry::ORIGINAL_PARTITION, dlt::ORIGINAL_PARTITION),
             (retry::ORIGINAL_OFFSET, dlt::ORIGINAL_OFFSET),
             (retry::ORIGINAL_TIMESTAMP, dlt::ORIGINAL_TIMESTAMP),
         ];
-        for (to, from) in origin {
+        for (to, from) in kept {
             if let Some(value) = header_text(&self.record.headers, from) {
                 headers.push(text(to, value.to_owned()));
             }

@@ -21,6 +21,7 @@ use crate::fault::{self, Guard};
 use crate::kafka;
 use crate::outbox::decode_headers;
 use crate::settings::Settings;
+use crate::trace::Sending;
 
 /// No transaction that takes an id lives longer: every connection sets `transaction_timeout` below it.
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
@@ -202,7 +203,7 @@ impl<'a> Sender<'a> {
                 continue;
             }
             match enqueue(&self.producer, &topic, &row) {
-                Ok(delivery) => deliveries.push(delivery),
+                Ok(sent) => deliveries.push(sent),
                 Err(error) => refused = Some(format!("outbox row {}: {error}", row.id)),
             }
         }
@@ -213,14 +214,18 @@ impl<'a> Sender<'a> {
             #[cfg(feature = "fault-injection")]
             delete_early(&ids, &db).await;
             crash_point!(AfterProduce);
-            for delivery in deliveries {
-                let error = match delivery.await {
-                    Ok(Ok(_)) => continue,
+            for (delivery, span) in deliveries {
+                let acknowledged = match delivery.await {
+                    Ok(Ok(delivery)) => Ok((delivery.partition, delivery.offset)),
                     Ok(Err((error, message))) => {
-                        format!("{}: {error}", rdkafka::message::Message::topic(&message))
+                        Err(format!("{}: {error}", rdkafka::message::Message::topic(&message)))
                     }
-                    Err(_) => "the producer was discarded".to_owned(),
+                    Err(_) => Err("the producer was discarded".to_owned()),
                 };
+                if let Some(span) = span {
+                    span.end(acknowledged.as_ref().map(|place| *place).map_err(String::as_str));
+                }
+                let Err(error) = acknowledged else { continue };
                 let outcome = Err(BatchError::Delivery(error));
                 return Settled { ids, topics, acknowledged_after: None, outcome };
             }
@@ -309,7 +314,11 @@ fn new_producer(settings: &Settings) -> Result<FutureProducer, Failure> {
 }
 
 #[allow(clippy::disallowed_methods)] // The relay is the one place that sends.
-fn enqueue(producer: &FutureProducer, topic: &str, row: &Pending) -> Result<rdkafka::producer::DeliveryFuture, String> {
+fn enqueue(
+    producer: &FutureProducer,
+    topic: &str,
+    row: &Pending,
+) -> Result<(rdkafka::producer::DeliveryFuture, Option<Sending>), String> {
     let Some(headers) = decode_headers(&row.headers) else {
         return Err("its headers are not what the outbox writes".to_owned());
     };
@@ -317,6 +326,7 @@ fn enqueue(producer: &FutureProducer, topic: &str, row: &Pending) -> Result<rdka
     for (name, value) in &headers {
         kafka_headers = kafka_headers.insert(KafkaHeader { key: name, value: value.as_deref() });
     }
+    let span = Sending::begin(&row.topic, row.key.as_deref(), &headers);
     let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(kafka_headers);
     if let Some(key) = &row.key {
         record = record.key(key.as_slice());
@@ -324,7 +334,8 @@ fn enqueue(producer: &FutureProducer, topic: &str, row: &Pending) -> Result<rdka
     if let Some(payload) = &row.payload {
         record = record.payload(payload.as_slice());
     }
-    producer.send_result(record).map_err(|(error, _)| error.to_string())
+    let delivery = producer.send_result(record).map_err(|(error, _)| error.to_string())?;
+    Ok((delivery, span))
 }
 
 #[cfg(test)]

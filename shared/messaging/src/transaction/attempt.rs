@@ -19,8 +19,10 @@ use crate::handler::{Batch, Failed, Fate, Handler, Item};
 use crate::inbox::{self, Claim, Outcome, Takes};
 use crate::machine::RecordId;
 use crate::outbox::Outgoing;
+use crate::record::Record;
 use crate::retry::{self, Failing, Verdict};
 use crate::settings::AfterDeadLetter;
+use crate::trace::{self, Step, Trail};
 
 /// What is to become of the events that this transaction owns.
 pub(super) struct Sorted<'a, E, A> {
@@ -30,14 +32,46 @@ pub(super) struct Sorted<'a, E, A> {
     verdicts: Vec<(RecordId, Verdict)>,
 }
 
+impl<E: EventSet, A> Sorted<'_, E, A> {
+    /// How each record is settled by the commit, for its span.
+    fn outcomes(&self) -> impl Iterator<Item = (&Record, trace::Outcome)> {
+        let done = self.items.iter().map(|item| (&*item.record, trace::Outcome::Done));
+        let held = self.held.iter().map(|arrival| (&*arrival.record, trace::Outcome::Held));
+        let failed = self.failed.iter();
+        let failed = failed.map(|(arrival, failure, verdict)| (&*arrival.record, outcome_of(failure, *verdict)));
+        done.chain(held).chain(failed)
+    }
+}
+
+/// What a failed attempt's span says.
+pub(super) fn outcome_of(failure: &Failure, verdict: Verdict) -> trace::Outcome {
+    match verdict {
+        Verdict::Retry { .. } => trace::Outcome::Retried(failure.clone()),
+        Verdict::Dead(_) => trace::Outcome::Dead(failure.clone()),
+    }
+}
+
 impl<H: Handler> Transactor<H> {
     pub(super) async fn attempt(
         &self,
         part: &[Task<H::Event, H::Answer>],
         known_failures: &HashMap<EventId, Failure>,
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
+        let mut trail = Trail::begin(part.iter());
+        let ended = self.attempt_on(part, known_failures, &mut trail).await;
+        trail.end(&self.settings.service, part.iter(), ended.as_ref().err().map(Undone::describe));
+        ended
+    }
+
+    async fn attempt_on(
+        &self,
+        part: &[Task<H::Event, H::Answer>],
+        known_failures: &HashMap<EventId, Failure>,
+        trail: &mut Trail,
+    ) -> Result<(Counts, Option<Timestamp>), Undone> {
         let chosen = one_per_event(part);
         let mut tx = self.db.begin().await?;
+        trail.at(Step::Claim);
         let claims: Vec<Claim> = chosen.iter().map(|task| claim_of(&task.arrival)).collect();
         crash_point!(BeforeClaim);
         let claimed = inbox::claim(&mut tx, &claims).await?;
@@ -52,6 +86,7 @@ impl<H: Handler> Transactor<H> {
         if owned.iter().any(|task| task.arrival.due.is_some_and(|due| due > now)) {
             return Err(Undone::Early(now));
         }
+        trail.at(Step::Blocks);
         let blocks = lock_blocks(&mut tx, &owned).await?;
         let Some(sorted) = self.sort(&owned, &blocks, known_failures, now) else {
             return Err(Undone::Early(now));
@@ -63,21 +98,26 @@ impl<H: Handler> Transactor<H> {
 
         let mut out = Outgoing::new(&self.settings.service);
         crash_point!(BeforeEffects);
+        trail.at(Step::Apply);
         self.decide(&mut tx, &sorted.items, &mut out, now).await?;
         crash_point!(AfterEffects);
+        trail.at(Step::Failures);
         self.record_failures(&mut tx, &sorted.failed, &mut out, now).await?;
         self.block_keys(&mut tx, &sorted.failed).await?;
         // Held first: a head that settles in this very transaction must find what this one holds behind it.
         self.hold(&mut tx, &sorted.held).await?;
         self.settle_heads(&mut tx, &sorted, &blocks, &mut out).await?;
 
+        trail.settles(sorted.outcomes());
         counts.decided = sorted.items.len();
         counts.held = sorted.held.len();
         counts.dead = sorted.failed.iter().filter(|(_, _, verdict)| matches!(verdict, Verdict::Dead(_))).count();
         counts.retried = sorted.failed.len() - counts.dead;
         counts.failed = sorted.verdicts;
+        trail.at(Step::Outbox);
         counts.outbox_rows = out.write(&mut tx).await?;
         crash_point!(BeforeCommit);
+        trail.at(Step::Commit);
         tx.commit().await?;
         crash_point!(AfterCommit);
         out.committed();
@@ -161,6 +201,7 @@ impl<H: Handler> Transactor<H> {
         if items.is_empty() {
             return Ok(());
         }
+        out.caused_by(items.iter().map(|item| (item.event_id, &*item.record)));
         let mut batch = Batch { db, items, out, now };
         // A panic is the event's failure like any other: bisection finds the event, the tiers and the dead-letter
         // topic take it, and its neighbours are applied.
@@ -199,12 +240,13 @@ impl<H: Handler> Transactor<H> {
                 Verdict::Dead(_) => (Outcome::Dead, Fate::DeadLettered),
             };
             outcomes.push((arrival.identity, outcome, arrival.attempt));
-            out.push(retry::row(&self.settings, arrival, failure, *verdict, now)?);
+            out.push_copy(retry::row(&self.settings, arrival, failure, *verdict, now)?, arrival);
             if let Some(delivered) = arrival.delivered() {
                 told.push(Failed { delivered, failure, fate });
             }
             tracing::warn!(
-                event_id = %arrival.identity.event_id, key = %arrival.record.key_text(), attempt = arrival.attempt,
+                event.id = %arrival.identity.event_id, order.id = %arrival.record.key_text(), attempt = arrival.attempt,
+                trace_id = arrival.trace.trace_id(), span_id = arrival.trace.span_id(),
                 topic = %arrival.origin.topic, class = %failure.class, message = %failure.message, ?verdict,
                 "an attempt failed"
             );
@@ -344,6 +386,7 @@ async fn lock_blocks<E: EventSet, A>(
 /// The copy to hold; `None` for a record without a key, which is never held.
 fn held_copy<E: EventSet>(arrival: &Arrival<E>) -> Option<Held> {
     let mut headers = arrival.copy_headers();
+    headers.extend(trace::first_attempt(arrival));
     headers.push((names::ATTEMPT.to_owned(), Some(arrival.attempt.to_string().into_bytes())));
     if let Some(first) = arrival.origin.first_failed_at {
         headers.push((names::FIRST_FAILED_AT.to_owned(), Some(first.to_string().into_bytes())));

@@ -148,6 +148,18 @@ enum Undone {
     Failed(Failure),
 }
 
+impl Undone {
+    /// A class and a text, for the transaction's span.
+    fn describe(&self) -> (&str, &str) {
+        match self {
+            Self::Refused(_) => ("refused", "the handler refused events; the rest is decided anew"),
+            Self::Early(_) => ("early", "not due yet by the database's clock, or prepared for another state"),
+            Self::Full(..) => ("held_events.full", "as many events as may be are held behind a key"),
+            Self::Failed(failure) => (&failure.class, &failure.message),
+        }
+    }
+}
+
 impl From<Failure> for Undone {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)

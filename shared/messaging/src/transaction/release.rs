@@ -10,7 +10,7 @@ use contracts::{EventId, EventSet};
 use jiff::Timestamp;
 use sqlx::{PgConnection, PgPool};
 
-use super::attempt::claim_of;
+use super::attempt::{claim_of, outcome_of};
 use super::{Counts, Prepared, Task, Transactor, Undone};
 use crate::arrival::Arrival;
 use crate::blocked::{self, OrderKey, State};
@@ -23,6 +23,7 @@ use crate::outbox::Outgoing;
 use crate::record::Record;
 use crate::retry::{self, Failing, Verdict};
 use crate::settings::Settings;
+use crate::trace::{self, Step, Trail};
 
 /// The held events that a release step found.
 #[derive(Debug)]
@@ -94,7 +95,11 @@ impl<H: Handler> Transactor<H> {
         let mut limit = held.tasks.len();
         let mut failures: HashMap<EventId, Failure> = HashMap::new();
         loop {
-            match self.release_once(held, limit, &failures).await {
+            let mut trail = Trail::begin(held.tasks.iter().map(|(_, task)| task)).of_held();
+            let ended = self.release_once(held, limit, &failures, &mut trail).await;
+            let undone = ended.as_ref().err().map(Undone::describe);
+            trail.end(&self.settings.service, held.tasks.iter().map(|(_, task)| task), undone);
+            match ended {
                 Err(Undone::Refused(refused)) => failures.extend(refused),
                 Err(Undone::Failed(failure))
                     if matches!(failure.kind, FailureKind::Retryable | FailureKind::Permanent(_)) =>
@@ -118,6 +123,7 @@ impl<H: Handler> Transactor<H> {
         held: &HeldArrivals<H::Event, H::Answer>,
         limit: usize,
         failures: &HashMap<EventId, Failure>,
+        trail: &mut Trail,
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
         let mut tx = self.db.begin().await?;
         let now: jiff_sqlx::Timestamp = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *tx).await?;
@@ -130,7 +136,9 @@ impl<H: Handler> Transactor<H> {
 
         let claims: Vec<Claim> =
             chunk.iter().map(|(_, task)| Claim { takes: Takes::Held, ..claim_of(&task.arrival) }).collect();
+        trail.at(Step::Claim);
         let claimed = inbox::claim(&mut tx, &claims).await?;
+        trail.at(Step::Blocks);
         let blocks = blocked::lock_for_release(&mut tx, std::slice::from_ref(&held.key)).await?;
         if blocks.get(&held.key).is_none_or(|block| block.state != State::Draining) {
             return Ok((Counts { release_steps: 1, ..Counts::default() }, Some(now)));
@@ -148,29 +156,35 @@ impl<H: Handler> Transactor<H> {
         let mut out = Outgoing::new(&self.settings.service);
         let mut counts = Counts { released: ours.len(), release_steps: 1, ..Counts::default() };
         let mut stopped = false;
+        trail.at(Step::Apply);
         if let [only] = ours.as_slice()
             && let Some(failure) = failing(only)
         {
-            stopped = self.fail_released(&mut tx, &held.key, only, failure, now, &mut out, &mut counts).await?;
+            let outcome = self.fail_released(&mut tx, &held.key, only, failure, now, &mut out, &mut counts).await?;
+            stopped = outcome.stopped;
+            trail.settles(std::iter::once((&*only.arrival.record, outcome.outcome)));
         } else {
             let items: Vec<&Item<H::Event, H::Answer>> = ours.iter().filter_map(|task| item_of(task)).collect();
             counts.decided = items.len();
             self.decide(&mut tx, &items, &mut out, now).await?;
+            trail.settles(items.iter().map(|item| (&*item.record, trace::Outcome::Done)));
         }
         let ids: Vec<i64> = chunk.iter().map(|(id, _)| *id).collect();
         blocked::remove_held(&mut tx, &ids).await?;
         if !stopped {
             go_on(&self.settings, &mut tx, &held.key, &mut out).await?;
         }
+        trail.at(Step::Outbox);
         counts.outbox_rows = out.write(&mut tx).await?;
         crash_point!(BeforeReleaseCommit);
+        trail.at(Step::Commit);
         tx.commit().await?;
         crash_point!(AfterReleaseCommit);
         out.committed();
         Ok((counts, Some(now)))
     }
 
-    /// A released event that fails: it becomes the new head, or a dead letter. True where the key is blocked by it.
+    /// A released event that fails: it becomes the new head, or a dead letter.
     #[allow(clippy::too_many_arguments)]
     async fn fail_released(
         &self,
@@ -181,9 +195,10 @@ impl<H: Handler> Transactor<H> {
         now: Timestamp,
         out: &mut Outgoing,
         counts: &mut Counts,
-    ) -> Result<bool, Undone> {
+    ) -> Result<FailedRelease, Undone> {
         let arrival = &*task.arrival;
         let verdict = retry::decide(&self.settings, &failure, Failing::of(arrival, now), rand::random());
+        let outcome = outcome_of(&failure, verdict);
         self.record_failures(db, &[(arrival, failure, verdict)], out, now).await?;
         counts.failed.push((task.id, verdict));
         match verdict {
@@ -199,8 +214,15 @@ impl<H: Handler> Transactor<H> {
                 }
             }
         }
-        Ok(self.blocks_its_key(verdict))
+        Ok(FailedRelease { stopped: self.blocks_its_key(verdict), outcome })
     }
+}
+
+/// What became of a released event that failed.
+struct FailedRelease {
+    /// It blocks its key.
+    stopped: bool,
+    outcome: trace::Outcome,
 }
 
 fn item_of<E, A>(task: &Task<E, A>) -> Option<&Item<E, A>> {

@@ -132,9 +132,9 @@ mod tests {
     #[test]
     fn a_line_carries_the_service_and_the_fields_of_its_spans() {
         let lines = lines_of(|| {
-            let span = tracing::info_span!("request", trace_id = "abc", order_id = tracing::field::Empty);
+            let span = tracing::info_span!("request", trace_id = "abc", order.id = tracing::field::Empty);
             let _in_request = span.enter();
-            span.record("order_id", "o-1");
+            span.record("order.id", "o-1");
             tracing::info_span!("inner", attempt = 2).in_scope(|| tracing::warn!(slow = true, "a \"quoted\"\nmessage"));
         });
         assert_eq!(lines.len(), 1);
@@ -143,7 +143,7 @@ mod tests {
             ("level", "WARN".into()),
             ("message", "a \"quoted\"\nmessage".into()),
             ("trace_id", "abc".into()),
-            ("order_id", "o-1".into()),
+            ("order.id", "o-1".into()),
             ("attempt", 2.into()),
             ("slow", true.into()),
         ] {
