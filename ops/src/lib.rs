@@ -59,6 +59,9 @@ async fn dispatch(cli: Cli, screen: &mut Screen) -> anyhow::Result<Exit> {
         Command::Watch(command) => watch::run(command, screen).await,
         Command::Dlt(DltCommand::List(command)) => dlt::list::run(command, screen).await,
         Command::Dlt(DltCommand::Show(command)) => dlt::show::run(command, screen).await,
+        Command::Dlt(DltCommand::Redrive(command)) => dlt::decide::redrive(command, screen).await,
+        Command::Dlt(DltCommand::Discard(command)) => dlt::decide::discard(command, screen).await,
+        Command::Dlt(DltCommand::Export(command)) => dlt::export::run(command, screen).await,
         Command::Topics(TopicsCommand::Apply(command)) => topics::apply::run(command, screen).await,
         Command::Topics(TopicsCommand::List(command)) => topics::list::run(command, screen).await,
     }

@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 mod crashes;
+mod dead_letters;
 mod faulty_build;
 mod instances;
 mod metrics;
