@@ -30,7 +30,7 @@ impl App {
         let settings = own.settings(NAME, &service)?;
         let listener = TcpListener::bind(service.http_addr).await;
         let listener = listener.with_context(|| format!("can't listen on {}", service.http_addr))?;
-        let mut runtime = Runtime::new(pool.clone(), settings, shutdown);
+        let mut runtime = Runtime::new(pool.clone(), settings, shutdown).operated_with(service.operator_token);
         runtime.consume(InventoryHandler, &[topics::ORDERS]);
         Ok(Self { addr: listener.local_addr()?, listener, routes: http::routes(pool), runtime })
     }

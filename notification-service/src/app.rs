@@ -44,7 +44,7 @@ impl App {
         };
         let listener = TcpListener::bind(service.http_addr).await;
         let listener = listener.with_context(|| format!("can't listen on {}", service.http_addr))?;
-        let mut runtime = Runtime::new(pool.clone(), settings, shutdown);
+        let mut runtime = Runtime::new(pool.clone(), settings, shutdown).operated_with(service.operator_token);
         match own.outlet()? {
             Outlet::Folder(folder) => {
                 let transport = FolderTransport::create(folder);

@@ -211,14 +211,15 @@ async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Failed> {
         let other = |e| anyhow!("the answer is not order-service's ({e}): is this its address?");
         return serde_json::from_slice(&body).map_err(|e| Failed::ForGood(other(e)));
     }
-    let error = refused(status, &body);
+    let error = refused("order-service", status, &body);
     Err(if status.is_server_error() { Failed::ForNow(error) } else { Failed::ForGood(error) })
 }
 
-fn refused(status: StatusCode, body: &[u8]) -> anyhow::Error {
+/// Why a service refused, with what is wrong field by field.
+pub(crate) fn refused(service: &str, status: StatusCode, body: &[u8]) -> anyhow::Error {
     let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
     let title = problem.detail.or(problem.title).unwrap_or_else(|| "no reason was given".to_owned());
-    let mut text = format!("order-service answered {status}: {title}");
+    let mut text = format!("{service} answered {status}: {title}");
     for FieldError { pointer, detail } in problem.errors {
         text.push_str(&format!("\n  {pointer}: {detail}"));
     }
@@ -232,7 +233,8 @@ fn retry_after(response: &Response) -> Duration {
     Duration::from_secs(header.unwrap_or(DEFAULT_SECS).min(MOST_SECS))
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+/// The cause of all causes, in words.
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::dlt::decide::{Discard as DltDiscard, Redrive as DltRedrive};
+use crate::dlt::export::Export as DltExport;
 use crate::dlt::list::List as DltList;
 use crate::dlt::show::Show as DltShow;
 use crate::explain::Explain;
@@ -44,7 +46,7 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Check that nothing is lost, doubled or out of order
     Verify(Verify),
-    /// Read dead letters: the events that a consumer group gave up on
+    /// Read dead letters, the events that a consumer group gave up on, and bring them home
     #[command(subcommand)]
     Dlt(DltCommand),
     /// Declare and list the suite's Kafka topics
@@ -58,6 +60,12 @@ pub(crate) enum DltCommand {
     List(DltList),
     /// Show one dead letter whole: reason, origin, headers and value
     Show(DltShow),
+    /// Send dead letters back to the group that gave up on them
+    Redrive(DltRedrive),
+    /// Give dead letters up for good
+    Discard(DltDiscard),
+    /// Write dead letters as JSON lines, to be edited and redriven
+    Export(DltExport),
 }
 
 #[derive(Debug, Subcommand)]

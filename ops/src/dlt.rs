@@ -1,5 +1,11 @@
 //! `suite dlt`: the events that a consumer group gave up on.
 
+mod chosen;
+pub mod decide;
+pub(crate) mod desk;
+pub mod export;
+pub(crate) mod filter;
+mod groups;
 mod letter;
 pub mod list;
 mod read;

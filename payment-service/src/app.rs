@@ -48,7 +48,7 @@ impl App {
         let handler = PaymentHandler::new(gateway.clone(), own.rules(), nudge.clone());
         let routes = http::router(pool.clone());
 
-        let mut runtime = Runtime::new(pool.clone(), settings, shutdown);
+        let mut runtime = Runtime::new(pool.clone(), settings, shutdown).operated_with(service.operator_token);
         let resolver = Resolver::new(gateway, pool, NAME, own.rules(), own.pace(), nudge, runtime.wake());
         runtime.consume(handler, &[topics::ORDERS]);
         runtime.task("intent resolver", |stop| async move {

@@ -25,7 +25,7 @@ use std::time::Duration;
 pub use client::{NewOrder, OrderView, Reply};
 pub use load::Load;
 pub use ops::verify::{Facts, Service};
-pub use suite::{Settings, Suite};
+pub use suite::{OPERATOR_TOKEN, Settings, Suite};
 pub use target::Target;
 
 /// How long anything may take: generous, because machines are slow at times; never a measure.

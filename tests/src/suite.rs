@@ -13,6 +13,9 @@ use testkit::{Cluster, Scratch, ServiceOptions, ServiceProcess, TestDatabase, Te
 use crate::target::{Target, http_client};
 use crate::{BOUND, Service};
 
+/// What lets operators in, at every service.
+pub const OPERATOR_TOKEN: &str = "the-operators-word-of-the-stories";
+
 /// How the suite is set up.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -160,6 +163,7 @@ impl Suite {
             ("SESSION_TIMEOUT_MS", settings.session_timeout_ms.to_string()),
             ("GATEWAY_URL", self.gateway.url.clone()),
             ("GATEWAY_TIMEOUT_MS", settings.gateway_timeout_ms.to_string()),
+            ("OPERATOR_TOKEN", OPERATOR_TOKEN.to_owned()),
             ("INTENT_POLL_MS", "200".to_owned()),
             ("INTENT_RETRY_MS", "200".to_owned()),
             // And with it the lease of a mail that nobody is sending any more.

@@ -11,4 +11,4 @@ mod warehouse;
 pub use reservation::{ContractViolation, Lines, Reservation, State};
 pub use stock::{Level, Short};
 pub use tracked::Tracked;
-pub use warehouse::{Refusal, Warehouse, touched_skus};
+pub use warehouse::{Refusal, Warehouse, contradiction, touched_skus};

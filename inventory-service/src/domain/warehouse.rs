@@ -132,6 +132,17 @@ fn placed_again(placed: &OrderPlaced, known: &Reservation) -> Result<Option<Stoc
     }
 }
 
+/// Why an event that an operator edited must not take the place of the one that died: the order's lines are decided.
+pub fn contradiction(known: Option<&Reservation>, edited: &OrderEvent) -> Option<String> {
+    match (known, edited) {
+        (Some(known), OrderEvent::Placed(placed)) => match placed_again(placed, known) {
+            Err(Refusal::OtherLines) => Some(format!("other lines of this order are {} already", known.state.as_str())),
+            Ok(_) | Err(_) => None,
+        },
+        _ => None,
+    }
+}
+
 /// The SKUs whose stock these events may read or change, given the reservations they meet, in SKU order. Those of events
 /// that change nothing are left out, so that a duplicate does not wait for a hot row.
 pub fn touched_skus<'a>(

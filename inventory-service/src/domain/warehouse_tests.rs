@@ -36,6 +36,24 @@ fn placed(number: u8, lines: &[(&str, u32)]) -> OrderEvent {
     })
 }
 
+#[test]
+fn an_edit_may_change_lines_that_nobody_decided_and_no_others() {
+    let (one, other) = (placed(1, &[("A", 1)]), placed(1, &[("A", 2)]));
+    assert_eq!(contradiction(None, &other), None);
+    let lines = |event: &OrderEvent| match event {
+        OrderEvent::Placed(placed) => Lines::of_order(&placed.lines).expect("lines"),
+        _ => Lines::default(),
+    };
+    for state in [State::Reserved, State::Sold, State::Released, State::Rejected] {
+        let known = Reservation { state, lines: lines(&one) };
+        assert_eq!(contradiction(Some(&known), &one), None);
+        assert!(contradiction(Some(&known), &other).is_some_and(|why| why.contains(state.as_str())));
+        assert_eq!(contradiction(Some(&known), &cancelled(1)), None);
+    }
+    let tombstone = Reservation { state: State::Tombstone, lines: Lines::default() };
+    assert_eq!(contradiction(Some(&tombstone), &other), None, "it reserves nothing");
+}
+
 fn confirmed(number: u8) -> OrderEvent {
     OrderEvent::Confirmed(OrderConfirmed {
         order_id: order(number),

@@ -5,10 +5,11 @@ use std::convert::Infallible;
 
 use contracts::inventory::StockEvent;
 use contracts::orders::OrderEvent;
-use messaging::{Batch, Delivered, Failure, Handler, OutgoingEvent};
+use messaging::{Batch, Delivered, Edit, Failure, Handler, OutgoingEvent};
+use sqlx::PgConnection;
 
 use crate::db;
-use crate::domain::{Refusal, Warehouse, touched_skus};
+use crate::domain::{self, Refusal, Warehouse, touched_skus};
 
 /// The consumer group `inventory-service`.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +44,16 @@ impl Handler for InventoryHandler {
         }
         db::reservations::save(db, &warehouse.reservations).await?;
         db::stock::save(db, &warehouse.stock).await
+    }
+
+    async fn contradiction(
+        &self,
+        db: &mut PgConnection,
+        edit: &Edit<'_, OrderEvent>,
+    ) -> Result<Option<String>, Failure> {
+        let order_id = edit.after.order_id();
+        let reservations = db::reservations::lock(db, &BTreeSet::from([order_id])).await?;
+        Ok(domain::contradiction(reservations.get(&order_id), &edit.after.event))
     }
 }
 

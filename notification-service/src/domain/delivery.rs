@@ -75,6 +75,19 @@ pub struct Delivery {
     pub in_doubt: bool,
 }
 
+impl Delivery {
+    /// Why the event that calls for this mail can't be edited any more: another text may be with the customer.
+    pub fn contradiction(self) -> Option<&'static str> {
+        match self.state {
+            State::Sent => Some("was sent already"),
+            State::Unknown => Some("may have been sent already"),
+            State::Sending => Some("is being sent, or was and nobody knows"),
+            State::Retrying | State::Failed if self.in_doubt => Some("may have been sent already"),
+            State::Retrying | State::Failed => None,
+        }
+    }
+}
+
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {

@@ -14,7 +14,7 @@ use contracts::notifications::{NotificationFailed, NotificationSent};
 use contracts::orders::OrderEvent;
 use lettre::message::Mailbox;
 use messaging::trace::Call;
-use messaging::{Batch, Calls, Delivered, Failed, Failure, Fate, Handler, Outgoing, OutgoingEvent};
+use messaging::{Batch, Calls, Delivered, Edit, Failed, Failure, Fate, Handler, Outgoing, OutgoingEvent};
 use sqlx::{PgConnection, PgPool};
 
 use crate::db::deliveries::{self, Ending, Key};
@@ -210,6 +210,16 @@ impl<T: MailTransport> Handler for NotificationHandler<T> {
             }
         }
         deliveries::end(db, &endings).await
+    }
+
+    async fn contradiction(
+        &self,
+        db: &mut PgConnection,
+        edit: &Edit<'_, OrderEvent>,
+    ) -> Result<Option<String>, Failure> {
+        let key = key_of(edit.after);
+        let known = deliveries::lock(db, &BTreeSet::from([key])).await?;
+        Ok(known.get(&key).and_then(|known| known.delivery.contradiction()).map(|what| format!("{} {what}", key.1)))
     }
 }
 

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use messaging::Record;
 use messaging::dead_letter::names as dlt;
 use serde::Serialize;
+use uuid::Uuid;
 
 /// What a dead letter says of itself. Fields are absent where a header is missing or unreadable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,6 +30,9 @@ pub struct Letter {
     pub attempts: Option<u32>,
     /// The event's id: the inbox's, which is the source's where that is a UUIDv7.
     pub event_id: Option<String>,
+    /// The day under which the inbox knows it.
+    #[serde(skip)]
+    pub inbox_day: Option<String>,
     /// CloudEvents type.
     pub event_type: Option<String>,
     /// The record's key: the order.
@@ -69,6 +73,7 @@ impl Letter {
             error_message: text(dlt::ERROR_MESSAGE),
             attempts: record.header(dlt::ATTEMPTS).and_then(|text| text.parse().ok()),
             event_id: text(messaging::identity::INBOX_ID).or_else(|| text(ce::ID)),
+            inbox_day: text(messaging::identity::INBOX_DAY),
             event_type: text(ce::TYPE),
             key: record.key.as_deref().map(|key| String::from_utf8_lossy(key).into_owned()),
             original: Original {
@@ -92,6 +97,17 @@ impl Letter {
         parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
     }
 
+    /// Names the group of failures that this is one of: of the same consumer group, reason, class and message, whatever ids
+    /// and numbers the message holds. The same in every run.
+    pub fn fingerprint(&self) -> String {
+        const NAMESPACE: Uuid = Uuid::from_u128(0x7375_6974_652d_646c_742d_6661_696c_7572);
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let message = without_particulars(self.error_message.as_deref().unwrap_or_default());
+        let name = [self.group.clone(), text(&self.reason), text(&self.error_class), message].join("\n");
+        let hash = Uuid::new_v5(&NAMESPACE, name.as_bytes()).simple().to_string();
+        hash[..8].to_owned()
+    }
+
     /// Whether this is the event with that id: the source's own or the inbox's.
     pub fn is_event(&self, record: &Record, id: &str) -> bool {
         let same = |found: Option<&str>| found.is_some_and(|found| found.eq_ignore_ascii_case(id));
@@ -99,7 +115,64 @@ impl Letter {
     }
 }
 
+/// A message without what differs from event to event: words that hold a digit (ids, amounts, times) become `#`.
+pub fn without_particulars(message: &str) -> String {
+    let in_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+    let mut text = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(first) = rest.chars().next() {
+        let same = rest.find(|c| in_word(c) != in_word(first)).unwrap_or(rest.len());
+        let (part, after) = rest.split_at(same);
+        match part.chars().any(|c| c.is_ascii_digit()) {
+            true => text.push('#'),
+            false => text.push_str(part),
+        }
+        rest = after;
+    }
+    text
+}
+
 /// A time for people.
 pub fn shown(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "?".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(group: &str, message: &str) -> Letter {
+        let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+        let record = Record {
+            topic: "g.dlt".into(),
+            partition: 0,
+            offset: 0,
+            timestamp_ms: 0,
+            key: None,
+            headers: vec![
+                text(dlt::REASON, "rejected"),
+                text(dlt::ERROR_CLASS, "a.b"),
+                text(dlt::ERROR_MESSAGE, message),
+            ],
+            value: None,
+        };
+        Letter::of(group, &record)
+    }
+
+    #[test]
+    fn failures_of_one_cause_have_one_fingerprint_that_never_changes() {
+        let one = letter("g", "order 01890a5d-ac96-774b-bcce-b302099a8057: 18.90 EUR refused at 10:00:01");
+        let other = letter("g", "order 01890a5d-ffff-7000-8000-000000000000: 7 EUR refused at 11:59:59");
+        assert_eq!(one.fingerprint(), other.fingerprint());
+        assert_eq!(one.fingerprint(), "73f33bb5");
+        assert_ne!(one.fingerprint(), letter("h", "order 1: 2 EUR refused at 3").fingerprint());
+        assert_ne!(one.fingerprint(), letter("g", "order 1: 2 EUR declined at 3").fingerprint());
+    }
+
+    #[test]
+    fn what_differs_from_event_to_event_is_left_out_of_a_message() {
+        assert_eq!(without_particulars("expected `,` at line 1 column 27"), "expected `,` at line # column #");
+        assert_eq!(without_particulars("ä 5 ü"), "ä # ü");
+        assert_eq!(without_particulars(""), "");
+    }
 }

@@ -1,35 +1,37 @@
 //! `suite dlt list`: one line per dead letter, oldest first.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use anyhow::Result;
 use clap::Args;
 use contracts::event::base_type;
 
 use super::Letters;
+use super::desk::{Desks, Services, Standing};
+use super::filter::Filter;
+use super::groups::Groups;
 use super::letter::{Letter, shown};
 use super::read::{Part, read};
 use crate::Exit;
 use crate::screen::{Align, Paint, Screen, Table, counted};
 
-/// List dead letters, oldest first: where each is, why it was given up, and which order it is about.
+/// List dead letters, oldest first: where each is, why it was given up, and which order it is about. Where OPERATOR_TOKEN is
+/// set, the services are asked what became of each.
 #[derive(Debug, Args)]
 pub struct List {
-    /// Only this group's, for example payment-service
+    #[command(flatten)]
+    pub filter: Filter,
+    /// What failed alike, counted
     #[arg(long)]
-    pub group: Option<String>,
-    /// Only for this reason: undecodable, unsupported_version, exhausted, rejected or expired
-    #[arg(long)]
-    pub reason: Option<String>,
-    /// Only of this key: an order's id
-    #[arg(long)]
-    pub key: Option<String>,
+    pub groups: bool,
     /// The most that are listed: the newest of them
-    #[arg(long, default_value_t = 50, value_name = "N")]
+    #[arg(long, default_value_t = 50, value_name = "N", conflicts_with = "groups")]
     pub limit: usize,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub(crate) services: Services,
     #[command(flatten)]
     pub(crate) letters: Letters,
 }
@@ -42,17 +44,26 @@ struct Found {
     total: usize,
 }
 
+/// What became of the listed letters, by group and event; empty where nobody could be asked.
+type Standings = HashMap<(String, String), Standing>;
+
 /// Runs the command.
 pub async fn run(command: List, screen: &mut Screen) -> Result<Exit> {
-    let List { group, reason, key, limit, json, letters } = command;
-    let groups = letters.groups(group.as_deref())?;
-    let wanted = move |letter: &Letter| {
-        let is = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
-        is(&reason, &letter.reason) && is(&key, &letter.key)
-    };
-    let found = read(&letters, groups, Part::All, Found::default(), move |found, group, record| {
+    let List { filter, groups, limit, json, services, letters } = command;
+    let names = letters.groups(filter.group.as_deref())?;
+    if groups {
+        let counted = read(&letters, names, Part::All, Groups::default(), move |groups, group, record| {
+            let letter = Letter::of(group, &record);
+            if filter.wants(&letter, &record) {
+                groups.add(&letter);
+            }
+        });
+        counted.await?.print(json, screen)?;
+        return Ok(Exit::Ok);
+    }
+    let found = read(&letters, names, Part::All, Found::default(), move |found, group, record| {
         let letter = Letter::of(group, &record);
-        if wanted(&letter) {
+        if filter.wants(&letter, &record) {
             found.add(letter, limit);
         }
     })
@@ -60,14 +71,45 @@ pub async fn run(command: List, screen: &mut Screen) -> Result<Exit> {
     let total = found.total;
     let reasons = found.reasons.clone();
     let shown = found.into_newest(limit);
+    let standings = ask(services, &shown, screen).await;
     if json {
         for letter in &shown {
-            screen.json(letter)?;
+            let mut line = serde_json::to_value(letter)?;
+            if let Some(state) = state_of(&standings, letter) {
+                line["state"] = state.into();
+            }
+            screen.json(&line)?;
         }
         return Ok(Exit::Ok);
     }
-    print(&shown, total, &reasons, screen)?;
+    print(&shown, total, &reasons, &standings, screen)?;
     Ok(Exit::Ok)
+}
+
+/// Asks each group's service, where an operator's token is known; a service that doesn't answer is named and left out.
+async fn ask(services: Services, letters: &[Letter], screen: &mut Screen) -> Standings {
+    let mut standings = Standings::new();
+    let Ok(desks) = Desks::new(services) else {
+        return standings;
+    };
+    let mut groups: BTreeMap<&str, Vec<&Letter>> = BTreeMap::new();
+    for letter in letters {
+        groups.entry(&letter.group).or_default().push(letter);
+    }
+    for (group, letters) in groups {
+        match desks.standing(group, &letters).await {
+            Ok(found) => {
+                standings.extend(found.into_iter().map(|(event, standing)| ((group.to_owned(), event), standing)))
+            }
+            Err(error) => screen.note(&format!("note: not known whether these are still dead: {error:#}")),
+        }
+    }
+    standings
+}
+
+fn state_of(standings: &Standings, letter: &Letter) -> Option<String> {
+    let event = letter.event_id.clone()?;
+    standings.get(&(letter.group.clone(), event)).map(|standing| standing.of_letter(letter))
 }
 
 impl Found {
@@ -89,12 +131,18 @@ impl Found {
     }
 }
 
-fn print(letters: &[Letter], total: usize, reasons: &BTreeMap<String, usize>, screen: &mut Screen) -> Result<()> {
+fn print(
+    letters: &[Letter],
+    total: usize,
+    reasons: &BTreeMap<String, usize>,
+    standings: &Standings,
+    screen: &mut Screen,
+) -> Result<()> {
     if total == 0 {
         screen.line("No dead letters.")?;
         return Ok(());
     }
-    let columns = [
+    let mut columns = vec![
         ("GROUP", Align::Left),
         ("AT", Align::Right),
         ("GIVEN UP", Align::Left),
@@ -104,11 +152,15 @@ fn print(letters: &[Letter], total: usize, reasons: &BTreeMap<String, usize>, sc
         ("KEY", Align::Left),
         ("ERROR", Align::Left),
     ];
+    let asked = !standings.is_empty();
+    if asked {
+        columns.insert(2, ("STATE", Align::Left));
+    }
     let mut table = Table::new(&columns).without(&["TRIES", "GIVEN UP", "EVENT"]);
     let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
     for letter in letters {
         let event = letter.event_type.as_deref().map_or("?", base_type).to_owned();
-        table.row([
+        let mut cells = vec![
             (letter.group.clone(), Paint::Plain),
             (letter.at(), Paint::Bold),
             (shown(letter.last_failed_at), Paint::Dim),
@@ -117,7 +169,13 @@ fn print(letters: &[Letter], total: usize, reasons: &BTreeMap<String, usize>, sc
             (event, Paint::Plain),
             (or_unknown(&letter.key), Paint::Plain),
             (letter.error(), Paint::Plain),
-        ]);
+        ];
+        if asked {
+            let state = state_of(standings, letter).unwrap_or_else(|| "?".to_owned());
+            let paint = if state == "dead" { Paint::Bad } else { Paint::Dim };
+            cells.insert(2, (state, paint));
+        }
+        table.row(cells);
     }
     screen.table(&table)?;
     let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();

@@ -8,6 +8,7 @@ use clap::Args;
 use messaging::Record;
 
 use super::Letters;
+use super::desk::{Desks, Services};
 use super::letter::{Letter, shown};
 use super::read::{Part, read};
 use crate::Exit;
@@ -29,6 +30,8 @@ pub struct Show {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub(crate) services: Services,
     #[command(flatten)]
     pub(crate) letters: Letters,
 }
@@ -61,7 +64,7 @@ impl Named {
 
 /// Runs the command.
 pub async fn run(command: Show, screen: &mut Screen) -> Result<Exit> {
-    let Show { which, raw, json, letters } = command;
+    let Show { which, raw, json, services, letters } = command;
     let found = find(&letters, Named::parse(&which)?).await?;
     if raw {
         let [(_, record)] = found.as_slice() else {
@@ -70,15 +73,22 @@ pub async fn run(command: Show, screen: &mut Screen) -> Result<Exit> {
         screen.bytes(record.value.as_deref().unwrap_or_default())?;
         return Ok(Exit::Ok);
     }
+    let desks = Desks::new(services).ok();
     for (index, (group, record)) in found.iter().enumerate() {
+        let letter = Letter::of(group, record);
+        let state = state_of(desks.as_ref(), &letter, screen).await;
         if json {
-            screen.json(&as_json(&Letter::of(group, record), record))?;
+            let mut line = as_json(&letter, record);
+            if let Some(state) = state {
+                line["state"] = state.into();
+            }
+            screen.json(&line)?;
             continue;
         }
         if index > 0 {
             screen.line("")?;
         }
-        print(&Letter::of(group, record), record, screen)?;
+        print(&letter, state, record, screen)?;
     }
     Ok(Exit::Ok)
 }
@@ -113,12 +123,30 @@ async fn find(letters: &Letters, named: Named) -> Result<Vec<(String, Record)>> 
     }
 }
 
-fn print(letter: &Letter, record: &Record, screen: &mut Screen) -> Result<()> {
+/// What became of it, where its service can be asked.
+async fn state_of(desks: Option<&Desks>, letter: &Letter, screen: &mut Screen) -> Option<String> {
+    match desks?.standing(&letter.group, &[letter]).await {
+        Ok(mut found) => {
+            let standing = found.remove(letter.event_id.as_ref()?)?;
+            let decision = standing.decision().map(|decision| format!(" ({decision})")).unwrap_or_default();
+            Some(format!("{}{decision}", standing.of_letter(letter)))
+        }
+        Err(error) => {
+            screen.note(&format!("note: not known whether it is still dead: {error:#}"));
+            None
+        }
+    }
+}
+
+fn print(letter: &Letter, state: Option<String>, record: &Record, screen: &mut Screen) -> Result<()> {
     let place = format!("Dead letter {} of {}", letter.at(), letter.group);
     screen.line(screen.painted(&place, Paint::Bold))?;
     let mut table = Table::pairs();
     let unknown = || "?".to_owned();
     let mut row = |name: &str, value: String, paint| table.row([(name.to_owned(), Paint::Dim), (value, paint)]);
+    if let Some(state) = state {
+        row("state", state, Paint::Bold);
+    }
     row("reason", letter.reason.clone().unwrap_or_else(unknown), Paint::Bad);
     row("error", letter.error(), Paint::Plain);
     let tries = letter.attempts.map_or_else(unknown, |n| n.to_string());

@@ -5,6 +5,7 @@ mod dlt;
 mod docs;
 mod orders;
 mod process;
+mod redrive;
 mod topics;
 
 use std::io::{self, Write};

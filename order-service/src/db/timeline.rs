@@ -1,5 +1,6 @@
 //! The timeline's rows: insert-only. They are read with their order ([`super::orders::read`]).
 
+use contracts::OrderId;
 use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx as _;
 use sqlx::PgConnection;
@@ -29,4 +30,15 @@ pub async fn append(db: &mut PgConnection, entries: &[Entry], now: Timestamp) ->
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Whether the timeline tells that this mail was sent.
+pub async fn is_told_as_sent(db: &mut PgConnection, order_id: OrderId, template: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select 1 from order_events where order_id = $1 and template = $2 and event_type like 'notification.sent.%')",
+    )
+    .bind(order_id.uuid())
+    .bind(template)
+    .fetch_one(db)
+    .await
 }

@@ -1,6 +1,7 @@
 //! An order as its saga needs it, and the events that its decisions become.
 
 use contracts::orders::{Customer, OrderCancelled, OrderConfirmed};
+use contracts::payments::PaymentEvent;
 use contracts::{Money, OrderId, TraceParent};
 use jiff::Timestamp;
 
@@ -38,6 +39,18 @@ impl Order {
             SagaEvent::Payment(event) => self.saga.payment_reached(event.into()),
             SagaEvent::Stock(event) => self.saga.stock_reached(event.into()),
             // Mails are told in the timeline; nothing depends on them.
+            SagaEvent::Notification(_) => None,
+        }
+    }
+
+    /// Why an event that an operator edited must not be heard.
+    pub fn contradiction(&self, edited: &SagaEvent) -> Option<String> {
+        match edited {
+            SagaEvent::Payment(PaymentEvent::Authorized(event)) if event.amount != self.total => {
+                Some(format!("the order costs {}, and this says {}", self.total, event.amount))
+            }
+            SagaEvent::Payment(event) => self.saga.contradicts_payment(event.into()),
+            SagaEvent::Stock(event) => self.saga.contradicts_stock(event.into()),
             SagaEvent::Notification(_) => None,
         }
     }

@@ -114,6 +114,27 @@ impl Saga {
         self.decide()
     }
 
+    /// Why what an operator edited must not be heard: that participant's answer is known already, and it is another one.
+    /// Steps that follow from the known one are no contradiction.
+    pub fn contradicts_payment(&self, step: PaymentStep) -> Option<String> {
+        use PaymentStep as P;
+        let follows = match self.payment {
+            P::Pending => true,
+            P::Authorized => matches!(step, P::Captured | P::CaptureFailed | P::Voided),
+            P::CaptureFailed => step == P::Voided,
+            P::Captured => step == P::Refunded,
+            P::Declined | P::Voided | P::Refunded => false,
+        };
+        (!follows).then(|| format!("the payment is known as {} already, and this says {step}", self.payment))
+    }
+
+    /// The same for the stock.
+    pub fn contradicts_stock(&self, step: StockStep) -> Option<String> {
+        let follows =
+            self.stock == StockStep::Pending || (self.stock, step) == (StockStep::Reserved, StockStep::Released);
+        (!follows).then(|| format!("the stock is known as {} already, and this says {step}", self.stock))
+    }
+
     /// The customer wants it off: possible until it is confirmed. Asking again is no error and changes nothing.
     pub fn cancel_on_request(&mut self) -> Result<Option<Decision>, TooLate> {
         match self.state {

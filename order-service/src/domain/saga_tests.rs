@@ -316,3 +316,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_edit_can_tell_what_is_not_known_yet_and_what_follows_from_it() {
+    use PaymentStep as P;
+    let known = |payment, stock| Saga { state: OrderState::Placed, payment, stock };
+    let fresh = known(P::Pending, StockStep::Pending);
+    assert!(P::ALL.iter().all(|step| fresh.contradicts_payment(*step).is_none()));
+    assert!(StockStep::ALL.iter().all(|step| fresh.contradicts_stock(*step).is_none()));
+    for step in P::ALL {
+        assert!(known(*step, StockStep::Pending).contradicts_payment(*step).is_some() || *step == P::Pending, "{step}");
+    }
+    let authorized = known(P::Authorized, StockStep::Reserved);
+    assert!(authorized.contradicts_payment(P::Declined).is_some());
+    assert!(authorized.contradicts_payment(P::Captured).is_none());
+    assert!(known(P::Declined, StockStep::Pending).contradicts_payment(P::Authorized).is_some());
+    assert!(authorized.contradicts_stock(StockStep::Rejected).is_some());
+    assert!(authorized.contradicts_stock(StockStep::Released).is_none());
+}

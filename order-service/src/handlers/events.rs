@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
 use contracts::OrderId;
-use messaging::{Batch, Calls, Delivered, Failure, Handler, Outgoing};
+use messaging::{Batch, Calls, Delivered, Edit, Failure, Handler, Outgoing};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Cause, announce, unknown_order};
@@ -86,6 +87,26 @@ impl Handler for SagaHandler {
             out.on_commit(move || metrics.ended(&ended));
         }
         Ok(())
+    }
+
+    async fn contradiction(
+        &self,
+        db: &mut PgConnection,
+        edit: &Edit<'_, SagaEvent>,
+    ) -> Result<Option<String>, Failure> {
+        let order_id = edit.after.order_id();
+        let locked = orders::lock_all(db, &[order_id.uuid()]).await?;
+        if let Some(contradiction) = locked.get(&order_id).and_then(|order| order.contradiction(&edit.after.event)) {
+            return Ok(Some(contradiction));
+        }
+        // Mails change no saga, but each is told once.
+        let told = Entry::heard(&edit.after.event, edit.after.event_id, jiff::Timestamp::UNIX_EPOCH).template;
+        match told {
+            Some(template) if timeline::is_told_as_sent(db, order_id, &template).await? => {
+                Ok(Some(format!("{template} is known as sent already")))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

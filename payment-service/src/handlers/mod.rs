@@ -11,7 +11,7 @@ use contracts::EventSet;
 use contracts::orders::OrderEvent;
 use contracts::payments::PaymentEvent;
 use jiff::Timestamp;
-use messaging::{Batch, Calls, Delivered, Failed, Failure, Handler, Item, Outgoing, OutgoingEvent};
+use messaging::{Batch, Calls, Delivered, Edit, Failed, Failure, Handler, Item, Outgoing, OutgoingEvent};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -124,6 +124,17 @@ impl<G: PaymentGateway> Handler for PaymentHandler<G> {
         db::payments::save(db, &ledger).await?;
         self.nudge_for(&ledger);
         Ok(())
+    }
+
+    async fn contradiction(
+        &self,
+        db: &mut PgConnection,
+        edit: &Edit<'_, OrderEvent>,
+    ) -> Result<Option<String>, Failure> {
+        let order_id = edit.after.order_id();
+        let ledger = db::payments::lock(db, &[order_id.uuid()]).await?;
+        let before = edit.before.map(|before| &before.event);
+        Ok(domain::contradiction(ledger.get(order_id), before, &edit.after.event))
     }
 }
 

@@ -14,6 +14,8 @@ use figment::{Figment, Metadata, Profile, Provider};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de};
 
+use crate::operator::MIN_TOKEN_CHARS;
+
 /// Settings that every service has.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ServiceConfig {
@@ -35,6 +37,9 @@ pub struct ServiceConfig {
     /// `TOPICS_FILE`: the file that declares the topics; without it the built-in copy is used.
     #[serde(default)]
     pub topics_file: Option<PathBuf>,
+    /// `OPERATOR_TOKEN`: who sends it may redrive and discard dead letters: 16 characters or more. Without it nobody may.
+    #[serde(default, deserialize_with = "operator_token")]
+    pub operator_token: Option<SecretString>,
     /// `LOG_FORMAT`: `json` or `text`; without it text on a terminal and JSON elsewhere.
     #[serde(default)]
     pub log_format: Option<LogFormat>,
@@ -66,6 +71,7 @@ impl ServiceConfig {
             kafka_bootstrap: kafka_bootstrap.into(),
             topic_prefix: String::new(),
             topics_file: None,
+            operator_token: None,
             log_format: None,
             shutdown_deadline_secs: defaults::shutdown_deadline_secs(),
         }
@@ -163,6 +169,14 @@ where
         .filter(|item| !item.is_empty())
         .map(|item| item.parse().map_err(|e| de::Error::custom(format!("an item of the list: {e}"))))
         .collect()
+}
+
+fn operator_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    let token = text(deserializer)?;
+    if token.chars().count() < MIN_TOKEN_CHARS {
+        return Err(de::Error::custom(format!("it must have at least {MIN_TOKEN_CHARS} characters")));
+    }
+    Ok(Some(SecretString::from(token)))
 }
 
 struct Environment {
@@ -285,6 +299,15 @@ mod tests {
         let error = load_from::<Numeric>([("GATEWAY_TOKEN", "hunter2")]).expect_err("no number");
         assert_eq!(error.to_string(), "GATEWAY_TOKEN can't be used: its value is not u16");
         assert!(!format!("{:?}", with(&[])).contains("hunter2"));
+    }
+
+    #[test]
+    fn an_operator_s_token_is_long_and_stays_secret() {
+        assert!(with(&[]).expect("settings").operator_token.is_none());
+        let error = with(&[("OPERATOR_TOKEN", "hunter2")]).expect_err("too short");
+        assert_eq!(error.to_string(), "OPERATOR_TOKEN can't be used: it must have at least 16 characters");
+        let config = with(&[("OPERATOR_TOKEN", "1234567890123456")]).expect("digits are a token too");
+        assert!(config.operator_token.is_some() && !format!("{config:?}").contains("1234567890123456"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod db;
 pub mod health;
 pub mod http;
 pub mod metrics;
+pub mod operator;
 pub mod problem;
 pub mod runtime;
 pub mod shutdown;

@@ -3,12 +3,13 @@
 //! The order matters at the end: HTTP stops taking requests, then the consumer and the service's own tasks finish what
 //! they have in flight, then the relay publishes what they left in the outbox. All within one deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use messaging::properties::KafkaProperties;
 use messaging::topics::TopicsFile;
-use messaging::{AfterDeadLetter, Consumer, Handler, Relay, Settings, Wake, checks, inbox};
+use messaging::{AfterDeadLetter, Consumer, Handler, Operator, Relay, Settings, Wake, checks, inbox};
 use opentelemetry::metrics::Meter;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -84,6 +85,9 @@ pub struct MessagingConfig {
     /// `INBOX_DAYS`: how long the inbox remembers an event.
     #[serde(default)]
     pub inbox_days: Option<u16>,
+    /// `REDRIVE_LIMIT`: how often an event may be redriven before it takes force (default 5).
+    #[serde(default)]
+    pub redrive_limit: Option<u16>,
     /// `RELAY_POLL_MS`: the slow poll behind the relay's wake-ups.
     #[serde(default)]
     pub relay_poll_ms: Option<u64>,
@@ -114,6 +118,7 @@ impl MessagingConfig {
         set(&mut settings.batch_max, self.batch_max);
         set(&mut settings.calls_per_lane, self.calls_per_lane);
         set(&mut settings.inbox_days, self.inbox_days);
+        set(&mut settings.redrive_limit, self.redrive_limit);
         set(&mut settings.session_timeout, self.session_timeout_ms.map(Duration::from_millis));
         set(&mut settings.max_poll_interval, self.max_poll_interval_ms.map(Duration::from_millis));
         set(&mut settings.relay_poll, self.relay_poll_ms.map(Duration::from_millis));
@@ -166,6 +171,8 @@ pub struct Runtime {
     health: Health,
     metrics: Metrics,
     work: Vec<AddWork>,
+    operator: Option<Operator>,
+    operator_token: Option<SecretString>,
 }
 
 impl Runtime {
@@ -173,12 +180,28 @@ impl Runtime {
     pub fn new(pool: PgPool, settings: Settings, shutdown: Shutdown) -> Self {
         let health = Health::new().ready_database(&pool).ready_until(&shutdown);
         let metrics = Metrics::new(&settings.service);
-        Self { pool, settings, shutdown, wake: Wake::default(), health, metrics, work: Vec::new() }
+        Self {
+            pool,
+            settings,
+            shutdown,
+            wake: Wake::default(),
+            health,
+            metrics,
+            work: Vec::new(),
+            operator: None,
+            operator_token: None,
+        }
     }
 
     /// For instruments of the service's own; they are served at `/metrics` with all others.
     pub fn meter(&self) -> Meter {
         self.metrics.meter()
+    }
+
+    /// Lets operators decide about the group's dead letters who know this token; without one nobody may.
+    pub fn operated_with(mut self, token: Option<SecretString>) -> Self {
+        self.operator_token = token;
+        self
     }
 
     /// What to call after a commit that wrote outbox rows.
@@ -188,7 +211,10 @@ impl Runtime {
 
     /// Consumes `topics` (logical names).
     pub fn consume<H: Handler>(&mut self, handler: H, topics: &[&'static str]) {
-        let consumer = Consumer::new(handler, topics, self.pool.clone(), self.settings.clone(), self.wake.clone());
+        let handler = Arc::new(handler);
+        let (pool, settings, wake) = (self.pool.clone(), self.settings.clone(), self.wake.clone());
+        self.operator = Some(Operator::new(Arc::clone(&handler), pool.clone(), settings.clone(), wake.clone()));
+        let consumer = Consumer::<H>::new(handler, topics, pool, settings, wake);
         let (lanes, assignment) = (consumer.status(), consumer.status());
         messaging::metrics::consumer(&self.meter(), &self.settings, &consumer.status());
         let health = std::mem::take(&mut self.health);
@@ -223,7 +249,7 @@ impl Runtime {
     /// # Errors
     /// Where a part fails, or does not stop in time.
     pub async fn run(self, listener: TcpListener, routes: Router) -> anyhow::Result<()> {
-        let Self { pool, settings, shutdown, wake, health, metrics, work } = self;
+        let Self { pool, settings, shutdown, wake, health, metrics, work, operator, operator_token } = self;
         inbox::maintain(&pool, settings.inbox_days).await?;
         let relay = Relay::new(pool.clone(), settings.clone(), wake);
         let status = relay.status();
@@ -247,7 +273,8 @@ impl Runtime {
                     }
                 }
             });
-        let app = crate::http::app(routes.merge(health.router()).merge(metrics.router()));
+        let commands = operator.map(|operator| crate::operator::router(operator, operator_token)).unwrap_or_default();
+        let app = crate::http::app(routes.merge(commands).merge(health.router()).merge(metrics.router()));
         let app = RequestMetrics::new(&metrics.meter()).measure(app);
         let mut tasks = TaskSet::new(&shutdown);
         tasks.add("http", move |stop| crate::http::serve(listener, app, stop));
@@ -276,6 +303,9 @@ async fn upkeep(pool: PgPool, inbox_days: u16, stop: CancellationToken) -> anyho
             Ok(done) => tracing::warn!(days = ?done.kept, "days beyond the inbox's horizon hold unfinished events"),
             // A week of days is made ahead, so there is time; readiness tells when it runs out.
             Err(failure) => tracing::warn!(%failure, "inbox upkeep failed; it is tried again in an hour"),
+        }
+        if let Err(failure) = messaging::operator::forget(&pool).await {
+            tracing::warn!(%failure, "old decisions of operators are still there; it is tried again in an hour");
         }
     }
 }

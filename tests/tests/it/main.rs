@@ -6,6 +6,7 @@
 
 mod backlog;
 mod crashes;
+mod dead_letters;
 mod faulty_build;
 mod instances;
 mod metrics;

@@ -2,4 +2,5 @@
 
 mod database;
 mod http;
+mod operator;
 mod process;

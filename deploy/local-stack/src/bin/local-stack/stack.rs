@@ -49,7 +49,8 @@ impl Stack {
         settings.check_ports()?;
         let kafka = self.start_servers(settings, folder.path()).await?;
         let urls = self.databases(settings).await?;
-        let environment = addresses(settings, &kafka, &urls, folder.path());
+        let token = operator_token();
+        let environment = addresses(settings, &kafka, &urls, folder.path(), &token);
         write_stack_env(&folder.path().join("stack.env"), &environment)?;
 
         say("applying topics");
@@ -62,7 +63,7 @@ impl Stack {
         }
 
         say("starting the services");
-        self.spawn_services(settings, folder, &kafka, &urls)?;
+        self.spawn_services(settings, folder, &kafka, &urls, &token)?;
         for running in &mut self.services {
             running.process.wait_ready(&running.ready_url, READY_BOUND).await?;
         }
@@ -164,6 +165,7 @@ impl Stack {
         folder: &DataFolder,
         kafka: &str,
         urls: &BTreeMap<&'static str, String>,
+        token: &str,
     ) -> Result<()> {
         std::fs::create_dir_all(folder.path().join("gateway"))?;
         let ledger = folder.path().join("gateway/ledger.jsonl").display().to_string();
@@ -171,7 +173,8 @@ impl Stack {
         let environment = vec![("HTTP_ADDR".to_owned(), loopback(port)), ("LEDGER_FILE".to_owned(), ledger)];
         self.spawn(settings, folder, "sandbox-gateway", port, environment)?;
         for service in &SERVICES {
-            let environment = service_environment(settings, service, kafka, urls, folder.path());
+            let mut environment = service_environment(settings, service, kafka, urls, folder.path());
+            environment.push(("OPERATOR_TOKEN".to_owned(), token.to_owned()));
             self.spawn(settings, folder, service.name, settings.service_port(service), environment)?;
         }
         Ok(())
@@ -279,8 +282,15 @@ fn service_environment(
 }
 
 /// What the command line needs to find this suite.
-fn addresses(settings: &Settings, kafka: &str, urls: &BTreeMap<&'static str, String>, data: &Path) -> Environment {
-    let mut all = vec![("KAFKA_BOOTSTRAP".to_owned(), kafka.to_owned())];
+fn addresses(
+    settings: &Settings,
+    kafka: &str,
+    urls: &BTreeMap<&'static str, String>,
+    data: &Path,
+    token: &str,
+) -> Environment {
+    let mut all =
+        vec![("KAFKA_BOOTSTRAP".to_owned(), kafka.to_owned()), ("OPERATOR_TOKEN".to_owned(), token.to_owned())];
     for service in &SERVICES {
         all.push((format!("{}_URL", service.key), format!("http://{}", loopback(settings.service_port(service)))));
         all.push((format!("DATABASE_URL_{}", service.key), urls.get(service.key).cloned().unwrap_or_default()));
@@ -293,6 +303,12 @@ fn addresses(settings: &Settings, kafka: &str, urls: &BTreeMap<&'static str, Str
         all.extend(std::env::var(name).ok().map(|value| (name.to_owned(), value)));
     }
     all
+}
+
+/// The operators' word of this run: the environment's, else a new one.
+fn operator_token() -> String {
+    let given = std::env::var("OPERATOR_TOKEN").ok().filter(|token| !token.is_empty());
+    given.unwrap_or_else(|| format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>()))
 }
 
 /// For `./suite` and for people; it holds passwords.
