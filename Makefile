@@ -6,6 +6,7 @@ ONCE ?=
 SEED ?= 1
 MINUTES ?= 5
 RATE ?= 10
+SEEDS ?= 1
 CARGO ?= cargo
 # The committed versions, nothing newer.
 CARGO_FLAGS ?= --locked
@@ -16,7 +17,7 @@ build = $(CARGO) build $(CARGO_FLAGS) --profile $(PROFILE)
 shell_files = suite .ci/run $(wildcard deploy/*.sh tests/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check bench bench-soak bench-smoke stop reset bootstrap
+.PHONY: help run test chaos crash-matrix check bench bench-soak bench-smoke stop reset bootstrap
 
 help: ## Print this
 	@echo 'make TARGET'
@@ -36,6 +37,11 @@ test: bootstrap ## Run every test on a Kafka and PostgreSQL of its own
 chaos: bootstrap ## Fail everything under load for MINUTES=5 by the schedule of SEED=1, then verify
 	$(build) --workspace --bins
 	@exec $(binaries)/chaos --seed $(SEED) --minutes $(MINUTES) --rate $(RATE) --folder $(target)/chaos
+
+crash-matrix: bootstrap ## Kill each service at each of its crash points, SEEDS=1 times, and verify (15 minutes a seed)
+	$(build) --workspace --bins
+	CARGO='$(CARGO)' CARGO_FLAGS='$(CARGO_FLAGS)' deploy/build-faulty.sh --profile $(PROFILE)
+	@SEEDS=$(SEEDS) SEED=$(SEED) exec $(binaries)/crash-matrix
 
 check: bootstrap ## Formatting, lints and documentation, without warnings
 	$(CARGO) fmt --all --check
