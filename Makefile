@@ -6,6 +6,7 @@ ONCE ?=
 SEED ?= 1
 MINUTES ?= 5
 RATE ?= 10
+SEEDS ?= 1
 CARGO ?= cargo
 # The committed versions, nothing newer.
 CARGO_FLAGS ?= --locked
@@ -16,7 +17,7 @@ build = $(CARGO) build $(CARGO_FLAGS) --profile $(PROFILE)
 shell_files = suite .ci/run $(wildcard deploy/*.sh deploy/kubernetes/*.sh tests/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos chaos-short bounds kubernetes check bench bench-soak bench-smoke stop reset bootstrap
+.PHONY: help run test chaos chaos-short crash-matrix bounds kubernetes check bench bench-soak bench-smoke stop reset bootstrap
 
 help: ## Print this
 	@echo 'make TARGET'
@@ -46,6 +47,11 @@ bounds: bootstrap ## Each service's memory with 1,000 and with BACKLOG=100000 wa
 
 kubernetes: ## Build the Kubernetes overlays and check every manifest against its schema
 	@deploy/kubernetes/validate.sh
+
+crash-matrix: bootstrap ## Kill each service at each of its crash points, SEEDS=1 times, and verify (15 minutes a seed)
+	$(build) --workspace --bins
+	CARGO='$(CARGO)' CARGO_FLAGS='$(CARGO_FLAGS)' deploy/build-faulty.sh --profile $(PROFILE)
+	@SEEDS=$(SEEDS) SEED=$(SEED) exec $(binaries)/crash-matrix
 
 check: bootstrap ## Formatting, lints and documentation, without warnings
 	$(CARGO) fmt --all --check

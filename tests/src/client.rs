@@ -16,6 +16,7 @@ pub struct NewOrder {
     lines: Vec<(String, u32)>,
     payment_method: String,
     email: String,
+    pub(crate) cancelled: bool,
 }
 
 impl NewOrder {
@@ -25,6 +26,7 @@ impl NewOrder {
             lines: vec![(sku.to_owned(), quantity)],
             payment_method: "tok_visa".to_owned(),
             email: "ada@example.com".to_owned(),
+            cancelled: false,
         }
     }
 
@@ -39,6 +41,13 @@ impl NewOrder {
     #[must_use]
     pub fn paid_with(mut self, token: &str) -> Self {
         token.clone_into(&mut self.payment_method);
+        self
+    }
+
+    /// And cancelled by its customer as soon as it is taken.
+    #[must_use]
+    pub fn cancelled_at_once(mut self) -> Self {
+        self.cancelled = true;
         self
     }
 

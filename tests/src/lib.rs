@@ -4,7 +4,7 @@
 //! - What a client does is in [`client`], what the gateway was asked in [`gateway`].
 //! - [`Suite::check`] reads everything that is known of some orders and asserts the invariants of ARCHITECTURE.md over it,
 //!   with [`ops::verify`].
-//!
+//! - A build with crash points and removable guards is armed by [`faulty`]; [`crash_matrix`] goes through all points.
 //! - [`chaos`] keeps orders coming while everything fails, by a schedule that a seed draws.
 //!
 //! The stories are in `tests/it`.
@@ -12,6 +12,8 @@
 pub mod chaos;
 pub mod check;
 pub mod client;
+pub mod crash_matrix;
+pub mod faulty;
 pub mod figures;
 pub mod gateway;
 pub mod load;
@@ -25,7 +27,7 @@ use std::time::Duration;
 pub use client::{NewOrder, OrderView, Reply};
 pub use load::Load;
 pub use ops::verify::{Facts, Service};
-pub use suite::{OPERATOR_TOKEN, Settings, Suite};
+pub use suite::{Build, OPERATOR_TOKEN, Settings, Suite};
 pub use target::Target;
 
 /// How long anything may take: generous, because machines are slow at times; never a measure.

@@ -61,6 +61,11 @@ impl Load {
         Self { clients: set, granted, taken }
     }
 
+    /// Lets the clients place so many more orders.
+    pub fn grant(&self, orders: usize) {
+        self.granted.add_permits(orders);
+    }
+
     /// Waits until so many more orders have been taken.
     ///
     /// # Errors
@@ -97,18 +102,30 @@ struct Client {
 }
 
 impl Client {
-    /// Asks the instances in turn, under one key, until one takes the order.
+    /// Asks the instances in turn, under one key, until one takes the order, and then the cancellation if there is one.
     async fn place(&self, order: &NewOrder) -> Result<OrderId> {
         let key = Uuid::now_v7().to_string();
-        let start = Instant::now();
+        let (start, mut placed) = (Instant::now(), None);
         for url in self.urls.iter().cycle().skip(self.number) {
-            match self.post(url, &key, order).await {
-                Ok(order) => return Ok(order),
-                Err(refused) if start.elapsed() > BOUND => return Err(refused).context("an order is never taken"),
+            let asked = match placed {
+                None => self.post(url, &key, order).await,
+                Some(placed) => self.cancel(url, placed).await.map(|()| placed),
+            };
+            match asked {
+                Ok(id) if placed.is_some() || !order.cancelled => return Ok(id),
+                Ok(id) => placed = Some(id),
+                Err(refused) if start.elapsed() > BOUND => return Err(refused).context("a request is never answered"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
         bail!("there is no order-service")
+    }
+
+    /// Accepted, or too late: both are answers.
+    async fn cancel(&self, url: &str, order: OrderId) -> Result<()> {
+        let status = self.http.post(format!("{url}/orders/{order}/cancel")).send().await?.status().as_u16();
+        ensure!(matches!(status, 202 | 409), "cancelling {order}: {status}");
+        Ok(())
     }
 
     async fn post(&self, url: &str, key: &str, order: &NewOrder) -> Result<OrderId> {

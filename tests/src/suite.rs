@@ -8,13 +8,24 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
 use ops::verify::MailSource;
-use testkit::{Cluster, Scratch, ServiceOptions, ServiceProcess, TestDatabase, TestTopics, binary, free_port};
+use testkit::{
+    Cluster, Scratch, ServiceOptions, ServiceProcess, TestDatabase, TestTopics, binary, faulty_binary, free_port,
+};
 
 use crate::target::{Target, http_client};
 use crate::{BOUND, Service};
 
 /// What lets operators in, at every service.
 pub const OPERATOR_TOKEN: &str = "the-operators-word-of-the-stories";
+
+/// A build of the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// The one that is for use.
+    Ordinary,
+    /// The one with crash points and removable guards.
+    Faulty,
+}
 
 /// How the suite is set up.
 #[derive(Debug, Clone)]
@@ -33,6 +44,8 @@ pub struct Settings {
     pub profile: String,
     /// How long an instance may take to become ready.
     pub ready_within: Duration,
+    /// Which build of the services runs.
+    pub build: Build,
     /// More variables for every service; a later one wins.
     pub environment: Vec<(String, String)>,
 }
@@ -48,6 +61,7 @@ impl Default for Settings {
             session_timeout_ms: 2_000,
             profile: "local".to_owned(),
             ready_within: BOUND,
+            build: Build::Ordinary,
             environment: Vec::new(),
         }
     }
@@ -55,15 +69,15 @@ impl Default for Settings {
 
 /// One process.
 #[derive(Debug)]
-struct Instance {
-    process: ServiceProcess,
+pub(crate) struct Instance {
+    pub(crate) process: ServiceProcess,
     url: String,
 }
 
 /// A running suite.
 #[derive(Debug)]
 pub struct Suite {
-    instances: BTreeMap<(Service, usize), Instance>,
+    pub(crate) instances: BTreeMap<(Service, usize), Instance>,
     gateway: Instance,
     settings: Settings,
     // Before the databases, to which it holds connections.
@@ -172,7 +186,11 @@ impl Suite {
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).into_iter();
         let environment = environment.chain(settings.environment.iter().cloned()).collect();
-        spawn(&self.folder, service.name(), index, environment)
+        let program = match settings.build {
+            Build::Ordinary => binary(service.name())?,
+            Build::Faulty => faulty_binary(service.name())?,
+        };
+        spawn(&self.folder, service.name(), program, index, environment)
     }
 
     /// Waits until every running instance is ready.
@@ -281,7 +299,7 @@ impl Suite {
         self.folder.path().join("mails")
     }
 
-    fn instance_mut(&mut self, service: Service, index: usize) -> Result<&mut Instance> {
+    pub(crate) fn instance_mut(&mut self, service: Service, index: usize) -> Result<&mut Instance> {
         let found = self.instances.get_mut(&(service, index));
         found.with_context(|| format!("there is no {} {index}", service.name()))
     }
@@ -301,7 +319,7 @@ impl Instance {
         self.process.wait_ready(&url, bound).await
     }
 
-    async fn terminate(&mut self) -> Result<()> {
+    pub(crate) async fn terminate(&mut self) -> Result<()> {
         let status = self.process.terminate(Duration::from_secs(15)).await?;
         ensure!(status.success(), "{} ended with {status}:\n{}", self.process.name(), self.process.tail());
         Ok(())
@@ -310,10 +328,16 @@ impl Instance {
 
 fn spawn_gateway(folder: &Scratch) -> Result<Instance> {
     let ledger = folder.path().join("ledger.jsonl").display().to_string();
-    spawn(folder, "sandbox-gateway", 0, vec![("LEDGER_FILE".to_owned(), ledger)])
+    spawn(folder, "sandbox-gateway", binary("sandbox-gateway")?, 0, vec![("LEDGER_FILE".to_owned(), ledger)])
 }
 
-fn spawn(folder: &Scratch, name: &str, index: usize, environment: Vec<(String, String)>) -> Result<Instance> {
+fn spawn(
+    folder: &Scratch,
+    name: &str,
+    program: PathBuf,
+    index: usize,
+    environment: Vec<(String, String)>,
+) -> Result<Instance> {
     let address = format!("127.0.0.1:{}", free_port()?);
     let common =
         [("HTTP_ADDR", address.as_str()), ("LOG_FORMAT", "text"), ("RUST_LOG", "info,sqlx=warn,librdkafka=warn")];
@@ -321,7 +345,7 @@ fn spawn(folder: &Scratch, name: &str, index: usize, environment: Vec<(String, S
         common.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().chain(environment).collect();
     let process = ServiceProcess::spawn(ServiceOptions {
         name: format!("{name} {index}"),
-        program: binary(name)?,
+        program,
         arguments: vec!["serve".to_owned()],
         environment,
         log_file: folder.path().join(format!("{name}-{index}.log")),

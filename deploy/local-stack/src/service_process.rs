@@ -52,8 +52,18 @@ impl ServiceProcess {
     /// # Errors
     /// As [`ServiceProcess::spawn`].
     pub async fn start_again(&mut self) -> Result<()> {
+        self.start_again_with(&[]).await
+    }
+
+    /// [`ServiceProcess::start_again`] with these variables on top, this time only.
+    ///
+    /// # Errors
+    /// As [`ServiceProcess::spawn`].
+    pub async fn start_again_with(&mut self, variables: &[(String, String)]) -> Result<()> {
         self.kill9().await?;
-        self.child = Self::spawn_child(&self.options)?;
+        let mut options = self.options.clone();
+        options.environment.extend_from_slice(variables);
+        self.child = Self::spawn_child(&options)?;
         Ok(())
     }
 

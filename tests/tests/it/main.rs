@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 mod backlog;
+mod crash_points;
 mod crashes;
 mod dead_letters;
 mod faulty_build;
@@ -14,6 +15,7 @@ mod ordinary;
 mod outages;
 mod races;
 mod redelivery;
+mod removed_guards;
 mod retries;
 
 use std::sync::LazyLock;
@@ -57,9 +59,18 @@ fn own_servers(
     servers: impl AsyncFnOnce() -> Result<PrivateCluster>,
     story: impl AsyncFnOnce(&mut PrivateCluster, &mut Suite) -> Result<()>,
 ) -> Result<()> {
+    own_servers_with(&Settings::default(), servers, story)
+}
+
+/// [`own_servers`], with other settings of the suite.
+fn own_servers_with(
+    settings: &Settings,
+    servers: impl AsyncFnOnce() -> Result<PrivateCluster>,
+    story: impl AsyncFnOnce(&mut PrivateCluster, &mut Suite) -> Result<()>,
+) -> Result<()> {
     RUNTIME.block_on(async {
         let mut cluster = servers().await?;
-        let mut suite = Suite::start(&cluster, &Settings::default()).await?;
+        let mut suite = Suite::start(&cluster, settings).await?;
         let told = story(&mut cluster, &mut suite).await;
         tell(&suite, &told);
         suite.throw_away().await;
