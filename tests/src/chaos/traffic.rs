@@ -243,3 +243,33 @@ impl Customer {
         Ok(Reply { status: response.status().as_u16(), location: None, body: response.text().await? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn scripts(seed: u64) -> Vec<String> {
+        let products = ["plenty", "few", "none"].map(|sku| NewOrder::of(sku, 1));
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        (0..2_000).map(|_| format!("{:?}", draw(&products, &mut rng))).collect()
+    }
+
+    #[test]
+    fn a_seed_draws_the_same_customers() {
+        assert_eq!(scripts(5), scripts(5));
+        assert_ne!(scripts(5), scripts(6));
+    }
+
+    #[test]
+    fn customers_of_every_kind_come() {
+        let all = scripts(1);
+        let manners = ["Once", "Twice", "Contradicts", "Cancels"];
+        let products = ["plenty", "few", "none"].map(|sku| format!("{sku:?}"));
+        let tokens = PAID_WITH.map(|(token, _)| format!("{token:?}"));
+        let wanted = manners.map(str::to_owned).into_iter().chain(products).chain(tokens);
+        let missing: BTreeSet<String> = wanted.filter(|part| !all.iter().any(|one| one.contains(part))).collect();
+        assert_eq!(missing, BTreeSet::new());
+    }
+}
