@@ -21,6 +21,8 @@ use crate::client::{NewOrder, Reply};
 
 /// Customers waiting at once; beyond it the next one does not come.
 const MOST_WAITING: usize = 400;
+/// Keeps what the load draws apart from what the schedule draws.
+const LOAD: u64 = 0x6c6f_6164;
 /// How long a customer tries.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The pause between two tries.
@@ -91,7 +93,7 @@ impl Traffic {
         let (stop, tally) = (CancellationToken::new(), Arc::<Mutex<Tally>>::default());
         let customer = Customer { http, urls: urls.into(), tally: Arc::clone(&tally) };
         let mut driver = JoinSet::new();
-        driver.spawn(drive(customer, products, ChaCha8Rng::seed_from_u64(seed ^ 0x06de_12), rate, stop.clone()));
+        driver.spawn(drive(customer, products, ChaCha8Rng::seed_from_u64(seed ^ LOAD), rate, stop.clone()));
         Self { driver, stop, tally }
     }
 
