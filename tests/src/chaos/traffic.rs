@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// How an order is paid, and how often of a thousand.
-const PAID_WITH: [(&str, u32); 11] = [
-    ("tok_visa", 710),
+const PAID_WITH: [(&str, u32); 12] = [
+    ("tok_visa", 707),
     ("tok_declined", 70),
     ("tok_capture_refused", 40),
     ("tok_fail_1", 50),
@@ -41,6 +41,8 @@ const PAID_WITH: [(&str, u32); 11] = [
     ("tok_timeout", 10),
     ("tok_capture_timeout", 10),
     ("tok_slow_1800", 10),
+    // A dead letter; the order is cancelled at its deadline.
+    ("tok_gateway_bad", 3),
 ];
 
 /// What a customer does.
