@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use futures::future::join_all;
 use jiff::Timestamp;
+use ops::verify::Sampler;
 
 use arena::Arena;
 use faults::Effect;
@@ -75,6 +76,8 @@ struct Seen {
     done: Vec<Done>,
     exits: u64,
     samples: Vec<Sample>,
+    offset_samples: u64,
+    offset_violations: Vec<String>,
     started_at: Timestamp,
     tally: Tally,
 }
@@ -127,6 +130,7 @@ async fn rounds(options: &Options, arena: &mut Arena, schedule: &[Planned], star
 /// Load and faults, until every fault is healed and every customer has an answer.
 async fn fail(options: &Options, arena: &Arena, schedule: &[Planned], products: [crate::NewOrder; 3]) -> Result<Seen> {
     let mut seen = Seen { started_at: Timestamp::now(), ..Seen::default() };
+    let mut sampler = Sampler::new(arena.places.clone());
     let started_ms = u64::try_from(seen.started_at.as_millisecond())?;
     let urls = arena.order_urls.clone();
     let traffic = Traffic::start(arena.http.clone(), urls, products, options.seed, options.rate);
@@ -141,8 +145,9 @@ async fn fail(options: &Options, arena: &Arena, schedule: &[Planned], products: 
         ended = tracks => ended?,
         never = watch::supervise(arena, &mut seen.exits) => match never {},
         never = watch::sample(arena, &mut seen.samples, started_ms) => match never {},
+        never = watch::sample_offsets(arena, &mut sampler, &mut seen.offset_violations) => match never {},
     };
-    Ok(Seen { done, tally, ..seen })
+    Ok(Seen { done, tally, offset_samples: sampler.samples(), ..seen })
 }
 
 async fn run_track(arena: &Arena, schedule: &[Planned], track: Track) -> Vec<Done> {

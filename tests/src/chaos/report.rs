@@ -150,3 +150,62 @@ impl Display for Report {
 fn seconds(ms: u64) -> String {
     format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            seed: 7,
+            minutes: 5,
+            commit: "0123456789".to_owned(),
+            started_at: Timestamp::UNIX_EPOCH,
+            took_secs: 400,
+            passed: false,
+            failures: vec!["1 violations".to_owned()],
+            faults: BTreeMap::from([(Kind::ServiceKill, 6), (Kind::LeadersMoved, 2)]),
+            faults_failed: Vec::new(),
+            orders_placed: 2_500,
+            orders_final: 2_499,
+            orders: BTreeMap::from([("confirmed".to_owned(), 2_499), ("placed".to_owned(), 1)]),
+            twins: 120,
+            turned_away: 0,
+            sigkills: 6,
+            redeliveries: 60,
+            reproduced: 30,
+            rewound: 20,
+            republished: 10,
+            retries: 90,
+            dead_letters: 3,
+            dead_letter_reasons: BTreeMap::from([("undecodable".to_owned(), 3)]),
+            exits: 1,
+            longest_recovery_ms: Some(12_345),
+            drain_ms: 5_000,
+            offset_samples: 80,
+            violations: 1,
+            violations_found: vec!["I1 order 42: it is placed".to_owned()],
+            exempt: BTreeMap::new(),
+            replay: "make chaos SEED=7 MINUTES=5 RATE=10".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_json_has_what_runs_are_added_up_by() {
+        let json = serde_json::to_value(report()).expect("JSON");
+        assert_eq!(json["faults"], serde_json::json!({"service_kill": 6, "leaders_moved": 2}));
+        let names =
+            ["seed", "minutes", "orders_final", "sigkills", "redeliveries", "retries", "dead_letters", "violations"];
+        let numbers: Vec<u64> = names.iter().filter_map(|name| json[*name].as_u64()).collect();
+        assert_eq!(numbers, [7, 5, 2_499, 6, 60, 90, 3, 1]);
+        assert_eq!(json["commit"], "0123456789");
+    }
+
+    #[test]
+    fn violations_are_named_and_their_number_comes_last() {
+        let text = report().to_string();
+        assert!(text.contains("\n  I1 order 42: it is placed\n"), "{text}");
+        assert!(text.contains("SIGKILL of a service") && text.contains("12.3 s"), "{text}");
+        assert_eq!(text.lines().last(), Some("1 violations"));
+    }
+}

@@ -21,14 +21,16 @@ use crate::client::{NewOrder, Reply};
 
 /// Customers waiting at once; beyond it the next one does not come.
 const MOST_WAITING: usize = 400;
+/// Keeps what the load draws apart from what the schedule draws.
+const LOAD: u64 = 0x6c6f_6164;
 /// How long a customer tries.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The pause between two tries.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// How an order is paid, and how often of a thousand.
-const PAID_WITH: [(&str, u32); 11] = [
-    ("tok_visa", 710),
+const PAID_WITH: [(&str, u32); 12] = [
+    ("tok_visa", 707),
     ("tok_declined", 70),
     ("tok_capture_refused", 40),
     ("tok_fail_1", 50),
@@ -39,6 +41,8 @@ const PAID_WITH: [(&str, u32); 11] = [
     ("tok_timeout", 10),
     ("tok_capture_timeout", 10),
     ("tok_slow_1800", 10),
+    // A dead letter; the order is cancelled at its deadline.
+    ("tok_gateway_bad", 3),
 ];
 
 /// What a customer does.
@@ -91,7 +95,7 @@ impl Traffic {
         let (stop, tally) = (CancellationToken::new(), Arc::<Mutex<Tally>>::default());
         let customer = Customer { http, urls: urls.into(), tally: Arc::clone(&tally) };
         let mut driver = JoinSet::new();
-        driver.spawn(drive(customer, products, ChaCha8Rng::seed_from_u64(seed ^ 0x06de_12), rate, stop.clone()));
+        driver.spawn(drive(customer, products, ChaCha8Rng::seed_from_u64(seed ^ LOAD), rate, stop.clone()));
         Self { driver, stop, tally }
     }
 
@@ -241,5 +245,35 @@ impl Customer {
         }
         let response = request.send().await?;
         Ok(Reply { status: response.status().as_u16(), location: None, body: response.text().await? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn scripts(seed: u64) -> Vec<String> {
+        let products = ["plenty", "few", "none"].map(|sku| NewOrder::of(sku, 1));
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        (0..2_000).map(|_| format!("{:?}", draw(&products, &mut rng))).collect()
+    }
+
+    #[test]
+    fn a_seed_draws_the_same_customers() {
+        assert_eq!(scripts(5), scripts(5));
+        assert_ne!(scripts(5), scripts(6));
+    }
+
+    #[test]
+    fn customers_of_every_kind_come() {
+        let all = scripts(1);
+        let manners = ["Once", "Twice", "Contradicts", "Cancels"];
+        let products = ["plenty", "few", "none"].map(|sku| format!("{sku:?}"));
+        let tokens = PAID_WITH.map(|(token, _)| format!("{token:?}"));
+        let wanted = manners.map(str::to_owned).into_iter().chain(products).chain(tokens);
+        let missing: BTreeSet<String> = wanted.filter(|part| !all.iter().any(|one| one.contains(part))).collect();
+        assert_eq!(missing, BTreeSet::new());
     }
 }

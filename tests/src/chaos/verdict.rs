@@ -24,6 +24,16 @@ const DRAIN: Duration = Duration::from_secs(180);
 #[derive(Debug, Default)]
 pub struct Verdict {
     violations: Vec<String>,
+    /// What was excused, by reason.
+    exempt: BTreeMap<String, u64>,
+    /// Records that a group has not committed yet.
+    behind: usize,
+}
+
+impl Verdict {
+    fn is_clean(&self) -> bool {
+        self.violations.is_empty() && self.behind == 0
+    }
 }
 
 /// Verifies again and again until nothing is wrong or the time is over: the last look counts.
@@ -32,10 +42,11 @@ pub async fn drain(arena: &Arena, tally: &Tally) -> Verdict {
     loop {
         let over = start.elapsed() > DRAIN;
         match look(arena, tally).await {
-            Ok(verdict) if verdict.violations.is_empty() || over => return verdict,
+            Ok(verdict) if verdict.is_clean() || over => return verdict,
             Ok(verdict) => arena.log.note(format!("not done yet: {} promises are open", verdict.violations.len())),
             Err(error) if over => {
-                return Verdict { violations: vec![format!("nothing can be verified: {error:#}")] };
+                let violations = vec![format!("nothing can be verified: {error:#}")];
+                return Verdict { violations, ..Verdict::default() };
             }
             Err(error) => arena.log.note(format!("can't be verified yet: {error:#}")),
         }
@@ -49,7 +60,11 @@ async fn look(arena: &Arena, tally: &Tally) -> Result<Verdict> {
     let mut violations: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
     let lost = tally.taken.iter().filter(|order: &&OrderId| !facts.orders.contains_key(order));
     violations.extend(lost.map(|order| format!("I1 order {order} was answered 202 and has no row")));
-    Ok(Verdict { violations })
+    let mut exempt = BTreeMap::new();
+    for excused in &report.exempt {
+        *exempt.entry(excused.why.clone()).or_default() += 1;
+    }
+    Ok(Verdict { violations, exempt, behind: report.behind })
 }
 
 /// The report, but for its times and its judgement.
@@ -74,6 +89,7 @@ pub async fn report(options: &Options, arena: &Arena, seen: Seen, verdict: Verdi
     });
     let mut violations = verdict.violations;
     violations.extend(seen.tally.wrong.iter().map(|wrong| format!("a customer was told: {wrong}")));
+    violations.extend(seen.offset_violations.iter().cloned());
     violations.extend(panics(arena).await?);
     let orders = ends(&arena.pools[&Service::Order]).await?;
     let is_final = |end: &str| end.starts_with("confirmed") || end.starts_with("cancelled");
@@ -102,10 +118,10 @@ pub async fn report(options: &Options, arena: &Arena, seen: Seen, verdict: Verdi
         exits: seen.exits,
         longest_recovery_ms: seen.done.iter().filter_map(|done| recovery_ms(done.healed_ms, &seen.samples)).max(),
         drain_ms: 0,
-        offset_samples: 0,
+        offset_samples: seen.offset_samples,
         violations: u64::try_from(violations.len())?,
         violations_found: violations,
-        exempt: BTreeMap::new(),
+        exempt: verdict.exempt,
         replay: format!("make chaos SEED={} MINUTES={} RATE={}", options.seed, options.minutes, options.rate),
         faults,
     })

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use ops::verify::Sampler;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -38,6 +39,20 @@ pub async fn sample(arena: &Arena, samples: &mut Vec<Sample>, start_ms: u64) -> 
             samples.push(Sample { at_ms: arena.log.now_ms(), oldest_open_ms });
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Looks at the committed offsets all the time (I10). What can't be read, because a broker or the database is away, the
+/// next look reads.
+pub async fn sample_offsets(arena: &Arena, sampler: &mut Sampler, violations: &mut Vec<String>) -> Infallible {
+    loop {
+        if let Ok(found) = sampler.sample().await {
+            for violation in found {
+                arena.log.note(format!("{violation}"));
+                violations.push(violation.to_string());
+            }
+        }
+        tokio::time::sleep(4 * LOOK).await;
     }
 }
 
