@@ -49,7 +49,7 @@ impl App {
             TcpListener::bind(service.http_addr).await.with_context(|| format!("HTTP_ADDR {}", service.http_addr))?;
         let clock = Clock::start(&pool).await?;
         let catalog = Catalog::start(pool.clone()).await?;
-        let mut runtime = Runtime::new(pool.clone(), settings, shutdown);
+        let mut runtime = Runtime::new(pool.clone(), settings, shutdown).works_without_kafka();
         let wake = runtime.wake();
         let metrics = OrderMetrics::new(&runtime.meter());
         let (writer, placing) = Writer::new(pool.clone(), clock.clone(), wake.clone(), own.limits());

@@ -10,6 +10,7 @@ mod instances;
 mod metrics;
 mod ordinary;
 mod outages;
+mod prometheus;
 mod races;
 mod redelivery;
 mod retries;
@@ -55,9 +56,18 @@ fn own_servers(
     servers: impl AsyncFnOnce() -> Result<PrivateCluster>,
     story: impl AsyncFnOnce(&mut PrivateCluster, &mut Suite) -> Result<()>,
 ) -> Result<()> {
+    own_servers_with(&Settings::default(), servers, story)
+}
+
+/// [`own_servers`] with settings.
+fn own_servers_with(
+    settings: &Settings,
+    servers: impl AsyncFnOnce() -> Result<PrivateCluster>,
+    story: impl AsyncFnOnce(&mut PrivateCluster, &mut Suite) -> Result<()>,
+) -> Result<()> {
     RUNTIME.block_on(async {
         let mut cluster = servers().await?;
-        let mut suite = Suite::start(&cluster, &Settings::default()).await?;
+        let mut suite = Suite::start(&cluster, settings).await?;
         let told = story(&mut cluster, &mut suite).await;
         tell(&suite, &told);
         suite.throw_away().await;
