@@ -31,7 +31,8 @@ run: bootstrap ## Build and start everything, place a sample order, run until Ct
 	$(build) --workspace --bins
 	@exec $(binaries)/local-stack up $(if $(filter-out 0 no false,$(ONCE)),--once)
 
-test: bootstrap ## Run every test on a Kafka and PostgreSQL of its own
+test: ## Run every test on a Kafka and PostgreSQL of its own
+	@deploy/bootstrap.sh tests
 	@exec deploy/test.sh
 
 chaos: bootstrap ## Fail everything under load for MINUTES=5 by the schedule of SEED=1, then verify

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that this machine can build and run the suite: a C compiler, make, Rust, Java 17+ and Maven.
 # On Debian and Ubuntu, as root or with password-less sudo, it installs what is missing. Elsewhere it names the one line
-# to type and ends with status 3.
+# to type and ends with status 3. With `tests` as its argument it also looks for what only the tests need: Prometheus.
 set -eu
 
 rust_minimum=1.95
@@ -51,12 +51,19 @@ have cc || need 'a C compiler' 'gcc libc6-dev'
 have make || need make make
 [ "$(java_major)" -ge "$java_minimum" ] || need "Java $java_minimum" "$(is_debian && java_package || echo java)"
 have mvn || need Maven maven
+tests=''
+if [ "${1:-}" = tests ]; then
+  if ! have "${PROMETHEUS:-prometheus}" || ! have "${PROMTOOL:-promtool}"; then
+    need 'Prometheus (for the tests)' prometheus
+    tests=' prometheus'
+  fi
+fi
 
 if [ -n "$missing" ]; then
   line="apt-get update && apt-get install -y --no-install-recommends$packages"
   if ! is_debian; then
     case $(uname -s) in
-      Darwin) line="xcode-select --install; brew install openjdk@21 maven && export JAVA_HOME=\$(brew --prefix openjdk@21)/libexec/openjdk.jdk/Contents/Home" ;;
+      Darwin) line="xcode-select --install; brew install openjdk@21 maven$tests && export JAVA_HOME=\$(brew --prefix openjdk@21)/libexec/openjdk.jdk/Contents/Home" ;;
       *) line='' ;;
     esac
     echo "Missing: $missing." >&2

@@ -49,7 +49,8 @@ impl App {
             TcpListener::bind(service.http_addr).await.with_context(|| format!("HTTP_ADDR {}", service.http_addr))?;
         let clock = Clock::start(&pool).await?;
         let catalog = Catalog::start(pool.clone()).await?;
-        let mut runtime = Runtime::new(pool.clone(), settings, shutdown).operated_with(service.operator_token);
+        let mut runtime =
+            Runtime::new(pool.clone(), settings, shutdown).operated_with(service.operator_token).works_without_kafka();
         let wake = runtime.wake();
         let metrics = OrderMetrics::new(&runtime.meter());
         let (writer, placing) = Writer::new(pool.clone(), clock.clone(), wake.clone(), own.limits());

@@ -18,6 +18,8 @@ pub mod figures;
 pub mod gateway;
 pub mod load;
 pub mod metrics;
+pub mod mixed;
+pub mod prometheus;
 pub mod suite;
 pub mod target;
 pub mod topics;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{Service, Suite};
+use crate::{Service, Target};
 
 /// One answer of `/metrics`.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +78,7 @@ fn label_names(labels: &str) -> impl Iterator<Item = String> + '_ {
     before.take(count)
 }
 
-impl Suite {
+impl Target {
     /// An instance's `/metrics`.
     ///
     /// # Errors

@@ -261,6 +261,14 @@ impl Suite {
         self.wait_ready().await
     }
 
+    /// Kills the gateway: from then on its port refuses connections.
+    ///
+    /// # Errors
+    /// When it survives.
+    pub async fn stop_gateway(&mut self) -> Result<()> {
+        self.gateway.process.kill9().await.map(|_| ())
+    }
+
     /// Freezes an instance (SIGSTOP).
     ///
     /// # Errors

@@ -19,19 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, ServiceConfig, comma_separated};
 use crate::db;
-use crate::health::Health;
+use crate::health::{Health, Limits, Weight};
 use crate::metrics::{self, Metrics, RequestMetrics};
 use crate::shutdown::Shutdown;
 use crate::tasks::{TaskError, TaskSet};
 
 /// The consumer's share of a stop.
 const DRAIN_SHARE: f64 = 0.45;
-
-/// A batch that runs longer than this is stuck: a transaction ends by itself after 8 s, and restarts are bounded.
-const STUCK_LANE: Duration = Duration::from_secs(120);
-
-/// Rows that wait longer than this for an acknowledgement make the service not ready.
-const STUCK_RELAY: Duration = Duration::from_secs(30);
 
 /// How often the inbox's days are made and dropped.
 const UPKEEP: Duration = Duration::from_secs(3_600);
@@ -169,6 +163,8 @@ pub struct Runtime {
     shutdown: Shutdown,
     wake: Wake,
     health: Health,
+    limits: Limits,
+    kafka: Weight,
     metrics: Metrics,
     work: Vec<AddWork>,
     operator: Option<Operator>,
@@ -180,17 +176,33 @@ impl Runtime {
     pub fn new(pool: PgPool, settings: Settings, shutdown: Shutdown) -> Self {
         let health = Health::new().ready_database(&pool).ready_until(&shutdown);
         let metrics = Metrics::new(&settings.service);
+        let (wake, limits) = (Wake::default(), Limits::default());
         Self {
             pool,
             settings,
             shutdown,
-            wake: Wake::default(),
+            wake,
             health,
+            limits,
+            kafka: Weight::Decides,
             metrics,
             work: Vec::new(),
             operator: None,
             operator_token: None,
         }
+    }
+
+    /// Other bounds for the probes; to be called before [`Runtime::consume`].
+    pub fn judged_by(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The service takes work over HTTP and keeps it in its outbox, so without Kafka it is degraded and ready all the same.
+    /// To be called before [`Runtime::consume`].
+    pub fn works_without_kafka(mut self) -> Self {
+        self.kafka = Weight::Reported;
+        self
     }
 
     /// For instruments of the service's own; they are served at `/metrics` with all others.
@@ -215,19 +227,9 @@ impl Runtime {
         let (pool, settings, wake) = (self.pool.clone(), self.settings.clone(), self.wake.clone());
         self.operator = Some(Operator::new(Arc::clone(&handler), pool.clone(), settings.clone(), wake.clone()));
         let consumer = Consumer::<H>::new(handler, topics, pool, settings, wake);
-        let (lanes, assignment) = (consumer.status(), consumer.status());
-        messaging::metrics::consumer(&self.meter(), &self.settings, &consumer.status());
-        let health = std::mem::take(&mut self.health);
-        self.health = health
-            .live("lanes", move || {
-                let longest = lanes.longest_batch();
-                let stuck = longest > STUCK_LANE;
-                async move { if stuck { Err(format!("a batch has been running for {longest:?}")) } else { Ok(()) } }
-            })
-            .ready("consumer", move || {
-                let joined = assignment.has_joined();
-                async move { if joined { Ok(()) } else { Err("the consumer group has not answered yet") } }
-            });
+        let status = consumer.status();
+        messaging::metrics::consumer(&self.meter(), &self.settings, &status);
+        self.health = std::mem::take(&mut self.health).consumer(&status, self.limits, self.kafka);
         self.work.push(Box::new(move |tasks| {
             tasks.add("consumer", move |stop| consumer.run(stop));
         }));
@@ -243,36 +245,30 @@ impl Runtime {
         }));
     }
 
-    /// Makes the inbox's days, starts everything, serves `routes` beside the health probes and the metrics on `listener`, and runs until
-    /// the shutdown.
+    /// Makes the inbox's days, starts everything, serves `routes` beside the health probes and the metrics on `listener`,
+    /// and runs until the shutdown.
     ///
     /// # Errors
     /// Where a part fails, or does not stop in time.
     pub async fn run(self, listener: TcpListener, routes: Router) -> anyhow::Result<()> {
-        let Self { pool, settings, shutdown, wake, health, metrics, work, operator, operator_token } = self;
+        let Self {
+            pool,
+            settings,
+            shutdown,
+            wake,
+            health,
+            limits,
+            kafka,
+            metrics,
+            work,
+            operator,
+            operator_token,
+        } = self;
         inbox::maintain(&pool, settings.inbox_days).await?;
         let relay = Relay::new(pool.clone(), settings.clone(), wake);
         let status = relay.status();
         messaging::metrics::relay(&metrics.meter(), &status);
-        let days = pool.clone();
-        let health = health
-            .ready("relay", move || {
-                let waiting = status.waiting();
-                let stuck = waiting > STUCK_RELAY;
-                async move {
-                    if stuck { Err(format!("rows wait for an acknowledgement since {waiting:?}")) } else { Ok(()) }
-                }
-            })
-            .ready("inbox", move || {
-                let pool = days.clone();
-                async move {
-                    match inbox::has_days_ahead(&pool).await {
-                        Ok(true) => Ok(()),
-                        Ok(false) => Err("today's or tomorrow's partition of the inbox is missing".to_owned()),
-                        Err(failure) => Err(failure.to_string()),
-                    }
-                }
-            });
+        let health = health.relay(status, limits, kafka).inbox(&pool);
         let commands = operator.map(|operator| crate::operator::router(operator, operator_token)).unwrap_or_default();
         let app = crate::http::app(routes.merge(commands).merge(health.router()).merge(metrics.router()));
         let app = RequestMetrics::new(&metrics.meter()).measure(app);

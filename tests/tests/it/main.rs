@@ -13,6 +13,7 @@ mod instances;
 mod metrics;
 mod ordinary;
 mod outages;
+mod prometheus;
 mod races;
 mod redelivery;
 mod removed_guards;

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
-use contracts::{EventId, OrderId, topics};
 use system_tests::metrics::Scrape;
-use system_tests::{BOUND, NewOrder, Service, Settings, Suite};
-use testkit::{eventually, produce_raw};
+use system_tests::mixed::{orders_of_every_kind, poison};
+use system_tests::{BOUND, Service, Settings, Suite};
+use testkit::eventually;
 
 use crate::own_suite;
 
@@ -18,6 +18,7 @@ const PAGE: &str = include_str!("../../../docs/metrics.md");
 #[test]
 fn every_metric_is_on_the_page_and_nothing_else_is() -> Result<()> {
     own_suite(&Settings::default(), async |suite| {
+        poison(suite).await?;
         orders_of_every_kind(suite, 1).await?;
         let documented = documented(PAGE)?;
         // What is asked for on a timer comes with its first answer.
@@ -41,8 +42,10 @@ fn every_metric_is_on_the_page_and_nothing_else_is() -> Result<()> {
 #[test]
 fn the_number_of_series_is_bounded_and_does_not_grow_with_orders() -> Result<()> {
     own_suite(&Settings::default(), async |suite| {
+        poison(suite).await?;
         orders_of_every_kind(suite, 2).await?;
         let before = settled(suite).await?;
+        poison(suite).await?;
         orders_of_every_kind(suite, 12).await?;
         let after = settled(suite).await?;
         for ((service, before), after) in Service::ALL.iter().zip(before).zip(after) {
@@ -58,6 +61,7 @@ fn the_number_of_series_is_bounded_and_does_not_grow_with_orders() -> Result<()>
 #[test]
 fn what_was_done_is_counted() -> Result<()> {
     own_suite(&Settings::default(), async |suite| {
+        poison(suite).await?;
         orders_of_every_kind(suite, 3).await?;
         eventually("the counts are those of what was done", BOUND, async || {
             let orders = suite.metrics(Service::Order, 0).await?;
@@ -88,40 +92,6 @@ fn expect(scrape: &Scrape, name: &str, labels: &[&str], value: f64) -> Result<()
     labels.push(name);
     let seen = scrape.sum(family.unwrap_or(name), &labels);
     ensure!((seen - value).abs() < 0.001, "{name} {labels:?} is {seen}, not {value}");
-    Ok(())
-}
-
-/// Orders that are confirmed at once and after two retries, declined and out of stock, so many of each, and one record
-/// that nobody can read.
-pub async fn orders_of_every_kind(suite: &Suite, each: usize) -> Result<()> {
-    let (sku, none) = (suite.new_product(10_000).await?, suite.new_product(0).await?);
-    let kinds = [
-        (NewOrder::of(&sku, 1), "confirmed"),
-        (NewOrder::of(&sku, 1).paid_with("tok_fail_2"), "confirmed"),
-        (NewOrder::of(&sku, 1).paid_with("tok_declined"), "cancelled: payment_declined"),
-        (NewOrder::of(&none, 1), "cancelled: out_of_stock"),
-    ];
-    poison(suite).await?;
-    let mut placed = Vec::new();
-    for (order, end) in kinds.iter().cycle().take(each * kinds.len()) {
-        placed.push((suite.place(order).await?, *end));
-    }
-    for (order, end) in placed {
-        suite.expect_end(order, end).await?;
-    }
-    Ok(())
-}
-
-async fn poison(suite: &Suite) -> Result<()> {
-    let (id, key) = (EventId::new().to_string(), OrderId::new().to_string());
-    let headers: [(&str, &[u8]); 4] = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", id.as_bytes()),
-        ("ce_source", b"/elsewhere"),
-        ("ce_type", b"order.placed.v1"),
-    ];
-    let topic = suite.physical(topics::ORDERS);
-    produce_raw(suite.bootstrap(), &topic, Some(key.as_bytes()), &headers, Some(b"no JSON".as_slice())).await?;
     Ok(())
 }
 
