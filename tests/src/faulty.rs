@@ -19,6 +19,8 @@ pub enum Fault {
     CrashAt(&'static str, u64),
     /// It works without this guard.
     Without(&'static str),
+    /// A setting has another value.
+    Setting(&'static str, &'static str),
 }
 
 impl Fault {
@@ -26,6 +28,7 @@ impl Fault {
         match self {
             Self::CrashAt(point, nth) => ("CRASH_AT".to_owned(), format!("{point}:{nth}")),
             Self::Without(guard) => ("REMOVE_GUARD".to_owned(), (*guard).to_owned()),
+            Self::Setting(name, value) => ((*name).to_owned(), (*value).to_owned()),
         }
     }
 }
