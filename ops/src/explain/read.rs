@@ -1,8 +1,9 @@
 //! What is known of one order: its facts, and the details that a check of all orders does without.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use contracts::OrderId;
 use jiff::Timestamp;
 use messaging::arrival::names as retry;
@@ -18,6 +19,9 @@ use crate::verify::places::{Databases, Places, Scope};
 use crate::verify::service::Service;
 use crate::verify::story::{self, Story, at};
 use crate::verify::topics::{self, Kind};
+
+/// How long the gateway may take to answer: it may be what the order waits for.
+const GATEWAY_BOUND: Duration = Duration::from_secs(3);
 
 /// What a copy on a retry or dead-letter topic says.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +51,8 @@ pub(super) struct Known {
 pub(super) async fn read(places: &Places, order_id: OrderId) -> Result<Known> {
     let scope = Scope::Orders(vec![order_id]);
     // It may be the gateway that keeps the order waiting.
-    let asked = ledger::of_order(places, order_id).await;
+    let asked = tokio::time::timeout(GATEWAY_BOUND, ledger::of_order(places, order_id)).await;
+    let asked = asked.unwrap_or_else(|_| Err(anyhow!("the gateway at {} doesn't answer", places.gateway_url)));
     let entries = asked.as_ref().map(Clone::clone).unwrap_or_default();
     let gateway = match asked {
         Ok(entries) => Ok(entries.iter().map(|entry| format!("{} {}", entry.operation, entry.result)).collect()),

@@ -7,6 +7,7 @@
 mod backlog;
 mod crash_points;
 mod crashes;
+mod damage;
 mod dead_letters;
 mod faulty_build;
 mod instances;

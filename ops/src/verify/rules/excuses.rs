@@ -66,8 +66,10 @@ impl Excuses {
             let event = trouble.event_type.as_deref().map_or_else(|| event_id.to_string(), |t| base_type(t).to_owned());
             let (name, reason) = (service.name(), trouble.dead_letter.as_deref().unwrap_or("no dead letter"));
             let (why, from): (_, &'static [_]) = match trouble.inbox {
-                Inbox::Discarded => (format!("{name} gave up on {event} ({reason}), and it was discarded"), GIVEN_UP),
-                _ if given_up => (format!("{name} gave up on {event} ({reason})"), GIVEN_UP),
+                Inbox::Discarded => {
+                    (format!("{name} gave up on {event} ({reason}), and it was discarded"), excused_from(*service))
+                }
+                _ if given_up => (format!("{name} gave up on {event} ({reason})"), excused_from(*service)),
                 state => {
                     let state = state.in_words();
                     (format!("{name} gave up on {event} ({reason}), and it came back: {state}"), &["I8"])
@@ -108,4 +110,12 @@ impl Excuses {
     }
 }
 
-const GIVEN_UP: &[&str] = &["I1", "I5", "I6", "I7", "I8", "I11"];
+/// What a dead letter of a service excuses: that service's part, and of order-service, whom everybody follows, all.
+fn excused_from(service: Service) -> &'static [&'static str] {
+    match service {
+        Service::Order => &["I1", "I4", "I5", "I6", "I7", "I8", "I11"],
+        Service::Payment => &["I1", "I4", "I5", "I8", "I11"],
+        Service::Inventory => &["I1", "I6", "I8", "I11"],
+        Service::Notification => &["I1", "I7", "I8", "I11"],
+    }
+}
