@@ -251,19 +251,8 @@ impl Runtime {
     /// # Errors
     /// Where a part fails, or does not stop in time.
     pub async fn run(self, listener: TcpListener, routes: Router) -> anyhow::Result<()> {
-        let Self {
-            pool,
-            settings,
-            shutdown,
-            wake,
-            health,
-            limits,
-            kafka,
-            metrics,
-            work,
-            operator,
-            operator_token,
-        } = self;
+        let Self { pool, settings, shutdown, wake, health, limits, kafka, metrics, work, operator, operator_token } =
+            self;
         inbox::maintain(&pool, settings.inbox_days).await?;
         let relay = Relay::new(pool.clone(), settings.clone(), wake);
         let status = relay.status();
