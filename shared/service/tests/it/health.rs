@@ -1,4 +1,5 @@
 //! The probes of a running service, with a broker that stops, a database that goes, a handler that hangs, and after it.
+#![expect(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
