@@ -7,7 +7,7 @@
 //!
 //! [`arm`] reads both once, at start. Before it, and where neither is set, every point is passed and every guard stands.
 
-use std::fmt;
+use std::io::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -175,21 +175,10 @@ fn listed<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str) -> String {
 pub fn pass(point: Point) {
     let Some((at, nth)) = ARMED.get().and_then(|armed| armed.crash) else { return };
     if at == point && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == nth {
-        // Unbuffered, so that it is in the log whatever becomes of the process.
-        eprintln!("{}", Death { point, nth });
+        // Unbuffered, so that it is in the log whatever becomes of the process; one write, so that no other line tears it.
+        let words = format!("crash point {} passed, passage {nth}: the process aborts\n", point.name());
+        let _ = std::io::stderr().write_all(words.as_bytes());
         std::process::abort();
-    }
-}
-
-/// The last words.
-struct Death {
-    point: Point,
-    nth: u64,
-}
-
-impl fmt::Display for Death {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "crash point {} passed, passage {}: the process aborts", self.point.name(), self.nth)
     }
 }
 
