@@ -7,11 +7,13 @@
 //! - A build with crash points and removable guards is armed by [`faulty`]; [`crash_matrix`] goes through all points.
 //! - [`chaos`] keeps orders coming while everything fails, by a schedule that a seed draws.
 //!
-//! The stories are in `tests/it`.
+//! The stories that disturb nobody are in [`stories`], told on the local stack by `tests/it` and on Compose by
+//! `tests/compose`; those that kill and freeze processes are in `tests/it` alone.
 
 pub mod chaos;
 pub mod check;
 pub mod client;
+pub mod compose;
 pub mod crash_matrix;
 pub mod faulty;
 pub mod figures;
@@ -20,6 +22,7 @@ pub mod load;
 pub mod metrics;
 pub mod mixed;
 pub mod prometheus;
+pub mod stories;
 pub mod suite;
 pub mod target;
 pub mod topics;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use contracts::{OrderId, topics};
 use sqlx::PgConnection;
+use system_tests::stories::kinds;
 use system_tests::{BOUND, Load, NewOrder, Service, Settings, Suite};
 use testkit::{Record, eventually};
 
@@ -182,15 +183,4 @@ async fn while_leading(leader: &mut PgConnection, work: impl Future<Output = Res
             Err(_) => sqlx::query("select 1").execute(&mut *leader).await?,
         };
     }
-}
-
-/// Orders of every kind.
-pub fn kinds(sku: &str) -> Vec<NewOrder> {
-    let tokens = ["tok_visa", "tok_visa", "tok_declined", "tok_visa", "tok_capture_refused", "tok_visa", "tok_fail_1"];
-    tokens.iter().map(|token| NewOrder::of(sku, 1).paid_with(token)).collect()
-}
-
-/// A pause that is part of a story.
-pub async fn time_passes(duration: Duration) {
-    tokio::time::sleep(duration).await;
 }

@@ -4,12 +4,12 @@ use anyhow::{Result, ensure};
 use contracts::OrderId;
 use futures::future::try_join_all;
 use sqlx::Row as _;
+use system_tests::stories::kinds;
+use system_tests::stories::outage::open;
 use system_tests::{BOUND, Load, NewOrder, Service, Settings, Suite};
 use testkit::eventually;
 use uuid::Uuid;
 
-use crate::crashes::kinds;
-use crate::outages::open;
 use crate::own_suite;
 
 #[test]

@@ -12,13 +12,12 @@ mod dead_letters;
 mod faulty_build;
 mod instances;
 mod metrics;
-mod ordinary;
 mod outages;
 mod prometheus;
 mod races;
 mod redelivery;
 mod removed_guards;
-mod retries;
+mod stories;
 
 use std::sync::LazyLock;
 
