@@ -17,11 +17,11 @@ build = $(CARGO) build $(CARGO_FLAGS) --profile $(PROFILE)
 shell_files = suite .ci/run $(wildcard deploy/*.sh deploy/kubernetes/*.sh tests/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos chaos-short crash-matrix bounds kubernetes check bench bench-soak bench-smoke stop reset bootstrap
+.PHONY: help run test compose-test chaos chaos-short crash-matrix bounds kubernetes check bench bench-soak bench-smoke stop reset bootstrap
 
 help: ## Print this
 	@echo 'make TARGET'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
 	@echo 'Settings of run: ONCE=1 (end after the sample order, with its status), PROFILE=release, DATA_DIR (./data),'
 	@echo '  ORDER_PORT (8080), PAYMENT_PORT (8081), INVENTORY_PORT (8082), NOTIFICATION_PORT (8083), GATEWAY_PORT (8090),'
 	@echo '  KAFKA_PORT (19092), KAFKA_CONTROLLER_PORT (19093), POSTGRES_PORT (15432), SMTP_URL (mails into DATA_DIR/mails),'
@@ -53,6 +53,9 @@ crash-matrix: bootstrap ## Kill each service at each of its crash points, SEEDS=
 	$(build) --workspace --bins
 	CARGO='$(CARGO)' CARGO_FLAGS='$(CARGO_FLAGS)' deploy/build-faulty.sh --profile $(PROFILE)
 	@SEEDS=$(SEEDS) SEED=$(SEED) exec $(binaries)/crash-matrix
+
+compose-test: ## Build the images, tell the stories on Docker Compose, take it down
+	@exec deploy/compose-test.sh
 
 check: bootstrap ## Formatting, lints and documentation, without warnings
 	$(CARGO) fmt --all --check

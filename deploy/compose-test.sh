@@ -22,14 +22,23 @@ fail() {
 }
 have_image() { docker image inspect "$1" >/dev/null 2>&1; }
 
+# The engines' process ids; of one that listens on an address if that is given.
+engines() {
+  local pid
+  for pid in $(pgrep -x dockerd); do
+    if tr '\0' ' ' <"/proc/$pid/cmdline" | grep -qF -- "${1:-dockerd}"; then echo "$pid"; fi
+  done
+}
+
 ensure_engine() {
   if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then return; fi
   [ -x "$offline/engine" ] || fail "no Docker engine with Compose v2 answers"
   local before environment
-  before=$(pgrep -x dockerd || true)
+  before=$(engines)
   environment=$("$offline/engine")
   eval "$environment"
-  began=$(comm -13 <(sort <<<"$before") <(pgrep -x dockerd | sort))
+  # Only the one on our own socket, and only if it was not there: somebody else may have started another meanwhile.
+  began=$(comm -13 <(sort <<<"$before") <(engines "${DOCKER_HOST:-}" | sort) | head -n 1)
   say "using an engine from offline images"
 }
 
