@@ -13,11 +13,13 @@
 pub mod chaos;
 pub mod check;
 pub mod client;
+pub mod collector;
 pub mod compose;
 pub mod crash_matrix;
 pub mod faulty;
 pub mod figures;
 pub mod gateway;
+pub mod jaeger;
 pub mod load;
 pub mod metrics;
 pub mod mixed;
@@ -26,6 +28,7 @@ pub mod stories;
 pub mod suite;
 pub mod target;
 pub mod topics;
+pub mod traces;
 
 use std::time::Duration;
 

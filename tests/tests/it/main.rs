@@ -18,6 +18,7 @@ mod races;
 mod redelivery;
 mod removed_guards;
 mod stories;
+mod traces;
 
 use std::sync::LazyLock;
 
