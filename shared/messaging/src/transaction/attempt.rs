@@ -43,7 +43,6 @@ impl<E: EventSet, A> Sorted<'_, E, A> {
     }
 }
 
-/// What a failed attempt's span says.
 pub(super) fn outcome_of(failure: &Failure, verdict: Verdict) -> trace::Outcome {
     match verdict {
         Verdict::Retry { .. } => trace::Outcome::Retried(failure.clone()),
