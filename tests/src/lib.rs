@@ -2,7 +2,7 @@
 //!
 //! - [`Suite`] starts and stops them, and kills and freezes single ones.
 //! - What a client does is in [`client`], what the gateway was asked in [`gateway`].
-//! - [`Suite::check`] reads everything that is known of some orders and asserts the invariants of ARCHITECTURE.md over it,
+//! - [`Target::check`] reads everything that is known of some orders and asserts the invariants of ARCHITECTURE.md over it,
 //!   with [`ops::verify`].
 //! - A build with crash points and removable guards is armed by [`faulty`]; [`crash_matrix`] goes through all points.
 //! - [`chaos`] keeps orders coming while everything fails, by a schedule that a seed draws.

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use crate::Service;
 
-/// A running suite: processes of [`crate::Suite`], or containers of [`crate::Compose`].
+/// A running suite: processes of [`crate::Suite`], or containers of [`crate::compose::Compose`].
 #[derive(Debug)]
 pub struct Target {
     pub(crate) http: reqwest::Client,

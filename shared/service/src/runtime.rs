@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use messaging::properties::KafkaProperties;
 use messaging::topics::TopicsFile;
-use messaging::{AfterDeadLetter, Consumer, Handler, Operator, Relay, Settings, Wake, checks, inbox};
+use messaging::{AfterDeadLetter, Consumer, FailureKind, Handler, Operator, Relay, Settings, Wake, checks, inbox};
 use opentelemetry::metrics::Meter;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -26,6 +26,9 @@ use crate::tasks::{TaskError, TaskSet};
 
 /// The consumer's share of a stop.
 const DRAIN_SHARE: f64 = 0.45;
+
+/// How long to wait for a database that could not make the inbox's days at start.
+const DAYS_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often the inbox's days are made and dropped.
 const UPKEEP: Duration = Duration::from_secs(3_600);
@@ -253,7 +256,9 @@ impl Runtime {
     pub async fn run(self, listener: TcpListener, routes: Router) -> anyhow::Result<()> {
         let Self { pool, settings, shutdown, wake, health, limits, kafka, metrics, work, operator, operator_token } =
             self;
-        inbox::maintain(&pool, settings.inbox_days).await?;
+        if !make_days(&pool, settings.inbox_days, &shutdown).await? {
+            return Ok(());
+        }
         let relay = Relay::new(pool.clone(), settings.clone(), wake);
         let status = relay.status();
         messaging::metrics::relay(&metrics.meter(), &status);
@@ -275,6 +280,25 @@ impl Runtime {
         tasks.add("relay", move |stop| relay.start(stop));
         tasks.run().await.map_err(|error: TaskError| error.into())
     }
+}
+
+/// Makes the inbox's days before anything is consumed; a database that is slow or away is waited for. `false` where the
+/// shutdown came first.
+async fn make_days(pool: &PgPool, inbox_days: u16, shutdown: &Shutdown) -> anyhow::Result<bool> {
+    while !shutdown.is_triggered() {
+        match inbox::maintain(pool, inbox_days).await {
+            Ok(_) => return Ok(true),
+            Err(failure) if matches!(failure.kind, FailureKind::Outage | FailureKind::Conflict) => {
+                tracing::warn!(%failure, "the inbox's days can't be made yet; trying again");
+                tokio::select! {
+                    () = shutdown.triggered() => {}
+                    () = tokio::time::sleep(DAYS_AGAIN) => {}
+                }
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+    Ok(false)
 }
 
 async fn upkeep(pool: PgPool, inbox_days: u16, stop: CancellationToken) -> anyhow::Result<()> {

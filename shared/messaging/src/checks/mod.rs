@@ -2,7 +2,7 @@
 //! name and the fix.
 //!
 //! Two kinds: how the settings relate to each other and to the declared topics ([`relations`], [`against_topics`]; no IO),
-//! and what the live broker has ([`live`]). A service that is refused ends with a status that isn't 0; it never runs with
+//! and what the live broker has. A service that is refused ends with a status that isn't 0; it never runs with
 //! less than it promises.
 
 pub(crate) mod live;

@@ -16,6 +16,8 @@ use secrecy::SecretString;
 use serde_json::Value;
 use service::health::Limits;
 use service::{Runtime, Shutdown};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use testkit::{Cluster, TestDatabase, TestTopics, eventually, produce_raw};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -67,11 +69,18 @@ struct Running {
 
 impl Running {
     async fn start(cluster: &Cluster, without_kafka: bool) -> Result<Self> {
-        let topics = cluster.topics();
-        topics.apply(2).await?;
         let database = cluster.database("orders").await?;
         let pool = service::db::connect(&SecretString::from(database.url.clone()), 4, SERVICE, BOUND).await?;
         service::db::migrate(&pool, &[&messaging::schema::MIGRATOR]).await?;
+        let running = Self::launch(cluster, database, pool, without_kafka).await?;
+        running.expect("/readyz", 200, "ok", &[]).await?;
+        running.expect("/livez", 200, "ok", &[]).await?;
+        Ok(running)
+    }
+
+    async fn launch(cluster: &Cluster, database: TestDatabase, pool: PgPool, without_kafka: bool) -> Result<Self> {
+        let topics = cluster.topics();
+        topics.apply(2).await?;
         let mut settings = Settings::new(SERVICE, cluster.bootstrap());
         settings.prefix = topics.prefix().to_owned();
         settings.drain = Duration::from_secs(2);
@@ -86,10 +95,7 @@ impl Running {
         let addr = listener.local_addr()?;
         let ended = tokio::spawn(runtime.run(listener, Router::new()));
         let bootstrap = cluster.bootstrap().to_owned();
-        let running = Self { addr, gate, shutdown, ended, topics, bootstrap, _database: database };
-        running.expect("/readyz", 200, "ok", &[]).await?;
-        running.expect("/livez", 200, "ok", &[]).await?;
-        Ok(running)
+        Ok(Self { addr, gate, shutdown, ended, topics, bootstrap, _database: database })
     }
 
     async fn stop(self) -> Result<()> {
@@ -143,6 +149,28 @@ fn detail<'a>(body: &'a Value, name: &str) -> &'a str {
     let checks = body["checks"].as_array().map_or(&[][..], Vec::as_slice);
     let check = checks.iter().find(|check| check["name"] == name);
     check.and_then(|check| check["detail"].as_str()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_has_no_connection_to_spare_at_the_start_is_waited_for() -> Result<()> {
+    let cluster = Cluster::shared().await?;
+    let database = cluster.database("orders").await?;
+    let options = PgPoolOptions::new().max_connections(6).acquire_timeout(Duration::from_millis(200));
+    let pool = options.connect(&database.url).await?;
+    service::db::migrate(&pool, &[&messaging::schema::MIGRATOR]).await?;
+    let mut taken = Vec::new();
+    for _ in 0..6 {
+        taken.push(pool.acquire().await?);
+    }
+    let running = Running::launch(cluster, database, pool.clone(), false).await?;
+    // Each of these waits as long as the service does for its first connection, and gets none either.
+    for _ in 0..3 {
+        ensure!(pool.acquire().await.is_err(), "there was a connection to spare");
+    }
+    ensure!(!running.ended.is_finished(), "it ended instead of waiting");
+    drop(taken);
+    running.expect("/readyz", 200, "ok", &[]).await?;
+    running.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
