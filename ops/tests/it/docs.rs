@@ -89,6 +89,15 @@ fn the_saga_s_table_is_the_one_that_its_test_writes() {
     assert_eq!(shown.trim(), table.trim());
 }
 
+/// As a shell splits them: what is within double quotes is one word.
+fn words(command: &str) -> impl Iterator<Item = &str> {
+    command.split('"').enumerate().flat_map(
+        |(index, part)| {
+            if index % 2 == 1 { vec![part] } else { part.split_whitespace().collect() }
+        },
+    )
+}
+
 #[test]
 fn the_commands_that_are_named_are_understood() {
     use clap::Parser;
@@ -102,7 +111,7 @@ fn the_commands_that_are_named_are_understood() {
             }
             named += 1;
             let command = command.replace("ORDER", "01890a5d-ac96-774b-bcce-b302099a8057");
-            let words = ["suite"].into_iter().chain(command.split_whitespace());
+            let words = ["suite"].into_iter().chain(words(&command));
             assert!(ops::Cli::try_parse_from(words).is_ok(), "{document}: suite {command}");
         }
     }

@@ -31,8 +31,8 @@ async fn every_connection_has_its_limits_and_its_name() -> Result<()> {
     let database = Cluster::shared().await?.database("limits").await?;
     let pool = connect(&database.url).await?;
     for (setting, value) in [
-        ("lock_timeout", "3s"),
-        ("statement_timeout", "5s"),
+        ("lock_timeout", "2s"),
+        ("statement_timeout", "4s"),
         ("transaction_timeout", "8s"),
         ("idle_in_transaction_session_timeout", "8s"),
         ("application_name", "service-test"),
