@@ -38,7 +38,8 @@ impl Target {
         mails::read(&self.places()).await
     }
 
-    /// Waits until everything that is promised holds for these orders, without any excuse.
+    /// Waits until everything that is promised holds for these orders, without any excuse but one: of a mail that a crash
+    /// left in doubt nobody can know whether it was sent, and it is reported.
     ///
     /// # Errors
     /// Names what does not hold in the end.
@@ -55,13 +56,14 @@ impl Target {
 
 async fn spotless(report: &Report) -> Result<()> {
     const SHOWN: usize = 20;
-    if report.is_spotless() {
+    let excused: Vec<_> = report.exempt.iter().filter(|exempt| exempt.from != ["I7"]).collect();
+    if report.violations.is_empty() && excused.is_empty() && report.behind == 0 {
         return Ok(());
     }
     // Reading everything is dear: not again at once.
     tokio::time::sleep(Duration::from_millis(150)).await;
     let violations = report.violations.iter().map(ToString::to_string);
-    let exempt = report.exempt.iter().map(|exempt| format!("exempt: {exempt:?}"));
+    let exempt = excused.iter().map(|exempt| format!("exempt: {exempt:?}"));
     let lines: Vec<String> = violations.chain(exempt).take(SHOWN).collect();
     let (violations, behind) = (report.violations.len(), report.behind);
     bail!("{violations} violations, {behind} records to be committed:\n  {}", lines.join("\n  "))

@@ -70,7 +70,7 @@ fn dead_letters_come_home_once_the_gateway_is_mended_and_what_was_cancelled_char
         }
         // The tombstone: payment-service hears of the cancellation before the order comes home.
         ensure!(suite.cancel(given_up).await? == 202, "it can be cancelled");
-        suite.expect_end(given_up, "cancelled(customer_request)").await?;
+        suite.expect_end(given_up, "cancelled: customer_request").await?;
         wait_tombstone(suite, given_up).await?;
 
         gateway_is(suite, false).await?;
@@ -140,15 +140,26 @@ async fn audited(suite: &Suite) -> Result<()> {
 fn an_order_whose_payload_is_edited_comes_home_as_another_event() -> Result<()> {
     own_suite(&Settings::default(), async |suite| {
         let sku = suite.new_product(10).await?;
-        let order = suite.place(&NewOrder::of(&sku, 1).paid_with("tok_gateway_bad")).await?;
+        gateway_is(suite, true).await?;
+        let order = suite.place(&NewOrder::of(&sku, 1)).await?;
         wait_dead(suite, order).await?;
+        gateway_is(suite, false).await?;
         let exported = dlt(suite, &["export", "--key", &order.to_string()]).await?;
-        let mut line: Value = serde_json::from_str(&exported)?;
-        line["value"]["payment_method"] = "tok_visa".into();
+        let letter: Value = serde_json::from_str(&exported)?;
         let folder = Scratch::new("edited")?;
         let file = folder.path().join("edited.jsonl");
-        std::fs::write(&file, line.to_string())?;
+        let edit = |change: &dyn Fn(&mut Value)| {
+            let mut line = letter.clone();
+            change(&mut line["value"]);
+            std::fs::write(&file, line.to_string())
+        };
         let file = file.display().to_string();
+        // The gateway was asked under this key, and may have done it: the same key for another card is no answer.
+        edit(&|value| value["payment_method"] = "tok_slow".into())?;
+        let refused = redrive(suite, &["--from", &file]).await;
+        let refused = format!("{:#}", refused.err().context("another card was let through")?);
+        ensure!(refused.contains(r#""answer":"contradiction""#), "{refused}");
+        edit(&|value| value["customer"]["phone"] = "+49 30 901820".into())?;
         assert_eq!(redrive(suite, &["--from", &file]).await?, "edited");
         suite.expect_end(order, "confirmed").await?;
         assert_eq!(redrive(suite, &["--from", &file]).await?, "already_edited");
