@@ -121,10 +121,10 @@ impl Client {
         bail!("there is no order-service")
     }
 
-    /// Accepted, or too late: both are answers.
+    /// Accepted, cancelled already (by a request whose answer was lost), or too late: all are answers.
     async fn cancel(&self, url: &str, order: OrderId) -> Result<()> {
         let status = self.http.post(format!("{url}/orders/{order}/cancel")).send().await?.status().as_u16();
-        ensure!(matches!(status, 202 | 409), "cancelling {order}: {status}");
+        ensure!(matches!(status, 200 | 202 | 409), "cancelling {order}: {status}");
         Ok(())
     }
 

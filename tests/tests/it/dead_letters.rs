@@ -84,7 +84,7 @@ fn dead_letters_come_home_once_the_gateway_is_mended_and_what_was_cancelled_char
             assert_eq!(redrive(suite, &["--key", &order.to_string()]).await?, "redriven");
         }
         suite.expect_end(wanted, "confirmed").await?;
-        suite.check(&[wanted, given_up]).await?;
+        suite.check_redriven(&[wanted, given_up]).await?;
         assert_eq!(suite.ledger_of(wanted).await?, ["authorize authorized", "capture captured"]);
         assert_eq!(suite.ledger_of(given_up).await?, Vec::<String>::new());
         assert_eq!(suite.stock(&sku).await?, Stock { stock: 10, reserved: 0, sold: 1 });
