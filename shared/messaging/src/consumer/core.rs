@@ -1,8 +1,7 @@
 //! The task that owns the machine: feeds it what happened and carries out what it says.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc as sync_mpsc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -12,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Ended;
-use super::poll::{Context, Polled};
+use super::poll::{Context, Polled, Revocation};
 use super::prepare::{self, Completion};
 use super::status::ConsumerStatus;
 use super::subscription::TopicEntry;
@@ -43,12 +42,6 @@ struct Slot<E, A> {
 }
 
 type Slots<H> = HashMap<Tp, BTreeMap<i64, Slot<<H as Handler>::Event, <H as Handler>::Answer>>>;
-
-/// A revocation that the polling thread waits for.
-struct Revocation {
-    waiting: BTreeSet<Tp>,
-    released: sync_mpsc::Sender<()>,
-}
 
 /// The core of one consumer.
 pub(super) struct Core<H: Handler> {
@@ -151,10 +144,8 @@ impl<H: Handler> Core<H> {
                 () = tokio::time::sleep(tick) => self.step(Input::Tick),
             }
         }
-        Ok(match self.estranged.take() {
-            Some(reason) if !shutdown.is_cancelled() => Ended::Estranged(reason),
-            _ => Ended::Stopped,
-        })
+        let estranged = self.estranged.take().filter(|_| !shutdown.is_cancelled());
+        Ok(estranged.map_or(Ended::Stopped, Ended::Estranged))
     }
 
     fn step(&mut self, input: Input) {

@@ -4,7 +4,6 @@
 //! - One task owns the machine: what happened goes in, what to do is carried out here (`core`).
 //! - Look-ups and outside calls run beside it, with no transaction open (`prepare`); batches run as one transaction a
 //!   lane ([`crate::transaction`]).
-//!
 //! - A client that will not find back into its group, because it has lost every broker or for longer than any rebalance
 //!   takes, is replaced by a new one: librdkafka has no end of such a state, and the process would be well but for it.
 //!

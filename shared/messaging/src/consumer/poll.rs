@@ -6,6 +6,7 @@
 //! partitions away. After the revocation of partitions that are lost already nothing may be committed: they are only
 //! dropped.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc as sync_mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,6 +49,12 @@ pub(super) enum Polled<E> {
     Estranged(String),
     /// librdkafka gave up; the service must start anew.
     Fatal(String),
+}
+
+/// A revocation that the polling thread waits for.
+pub(super) struct Revocation {
+    pub(super) waiting: BTreeSet<Tp>,
+    pub(super) released: sync_mpsc::Sender<()>,
 }
 
 /// Whether this client is, or may still become, a member of its group.
