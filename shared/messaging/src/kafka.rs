@@ -1,7 +1,7 @@
 //! librdkafka's configuration, in one place, with the reason for each value that is not its default.
 
-use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Statistics};
 
 use crate::checks::Refused;
 use crate::settings::Settings;
@@ -47,6 +47,15 @@ pub fn consumer(settings: &Settings) -> ClientConfig {
     config
 }
 
+/// Whether the client has struck every broker off its list and will never connect again.
+///
+/// librdkafka drops the brokers that a metadata response does not name, those of `bootstrap.servers` too. A broker that is
+/// fenced for a moment (a single one under overload) answers with topics and no broker, and the client is left with none
+/// to ask: <https://github.com/confluentinc/librdkafka/issues/5301>. In an outage the brokers stay on the list, as down.
+pub fn is_stranded(statistics: &Statistics) -> bool {
+    !statistics.brokers.values().any(|broker| matches!(broker.source.as_str(), "learned" | "configured"))
+}
+
 /// A client that only asks.
 pub fn admin(settings: &Settings) -> ClientConfig {
     let mut config = base(settings);
@@ -65,6 +74,8 @@ pub fn producer(settings: &Settings) -> ClientConfig {
         .set("enable.gapless.guarantee", "true")
         // Java's partitioner: a record of any client with the same key lands in the same partition.
         .set("partitioner", "murmur2_random")
+        // Whether there is still a broker to send to.
+        .set("statistics.interval.ms", "2000")
         // The relay hands over whole batches; waiting for more would only add latency.
         .set("linger.ms", "1")
         // Copies on retry and dead-letter topics may be larger than the source's limit.

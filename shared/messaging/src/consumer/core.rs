@@ -1,8 +1,7 @@
 //! The task that owns the machine: feeds it what happened and carries out what it says.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc as sync_mpsc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -11,8 +10,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::poll::{Context, Polled};
-use super::prepare;
+use super::Ended;
+use super::poll::{Context, Polled, Revocation};
+use super::prepare::{self, Completion};
 use super::status::ConsumerStatus;
 use super::subscription::TopicEntry;
 use crate::arrival::{Arrival, Body};
@@ -33,13 +33,6 @@ const FULL_WAIT_MS: i64 = 1_000;
 /// How often those who watch are told of the oldest record of each partition.
 const OBSERVE: Duration = Duration::from_secs(1);
 
-/// What work that runs beside the core reports.
-pub(super) enum Completion<E, A> {
-    Prepared { id: RecordId, prepared: Prepared<E, A>, result: CallResult },
-    NotPrepared { lane: i32, ids: Vec<RecordId> },
-    Ran { lane: i32, report: Box<Report<E, A>> },
-}
-
 /// A record in memory. `prepared` is gone while the record is in a transaction.
 struct Slot<E, A> {
     arrival: Arc<Arrival<E>>,
@@ -49,12 +42,6 @@ struct Slot<E, A> {
 }
 
 type Slots<H> = HashMap<Tp, BTreeMap<i64, Slot<<H as Handler>::Event, <H as Handler>::Answer>>>;
-
-/// A revocation that the polling thread waits for.
-struct Revocation {
-    waiting: BTreeSet<Tp>,
-    released: sync_mpsc::Sender<()>,
-}
 
 /// The core of one consumer.
 pub(super) struct Core<H: Handler> {
@@ -72,6 +59,8 @@ pub(super) struct Core<H: Handler> {
     completed: mpsc::UnboundedReceiver<Completion<H::Event, H::Answer>>,
     observed: Option<Instant>,
     drained: bool,
+    /// Why the client is to be replaced.
+    estranged: Option<String>,
 }
 
 impl<H: Handler> Core<H> {
@@ -109,15 +98,16 @@ impl<H: Handler> Core<H> {
             completed,
             observed: None,
             drained: false,
+            estranged: None,
         }
     }
 
-    /// Runs until the drain after `shutdown` has ended or its bound has passed.
+    /// Runs until the drain after `shutdown`, or after the client is lost, has ended or its bound has passed.
     pub(super) async fn run(
         mut self,
         mut polled: mpsc::Receiver<Polled<H::Event>>,
         shutdown: &CancellationToken,
-    ) -> Result<(), Failure> {
+    ) -> Result<Ended, Failure> {
         let drain = self.transactor.settings.drain;
         let mut deadline: Option<tokio::time::Instant> = None;
         while !self.drained {
@@ -133,6 +123,13 @@ impl<H: Handler> Core<H> {
                 }
                 event = polled.recv() => match event {
                     Some(Polled::Fatal(error)) => return Err(Failure::outage("kafka.fatal", error)),
+                    Some(Polled::Estranged(reason)) => {
+                        self.estranged = Some(reason);
+                        if deadline.is_none() {
+                            deadline = Some(tokio::time::Instant::now() + drain);
+                            self.step(Input::Drain);
+                        }
+                    }
                     Some(event) => self.hear(event),
                     None => return Err(Failure::outage("consumer.poll", "the polling thread has ended")),
                 },
@@ -142,12 +139,13 @@ impl<H: Handler> Core<H> {
                 }
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
                     tracing::warn!("work in flight outlasts the drain bound and is dropped; it will be repeated");
-                    return Ok(());
+                    break;
                 }
                 () = tokio::time::sleep(tick) => self.step(Input::Tick),
             }
         }
-        Ok(())
+        let estranged = self.estranged.take().filter(|_| !shutdown.is_cancelled());
+        Ok(estranged.map_or(Ended::Stopped, Ended::Estranged))
     }
 
     fn step(&mut self, input: Input) {
@@ -186,7 +184,7 @@ impl<H: Handler> Core<H> {
             }
             Polled::RevokeExpired(partitions) => self.step(Input::RevokeExpired(partitions)),
             Polled::Records(records) => self.arrive(records),
-            Polled::Fatal(_) => {}
+            Polled::Estranged(_) | Polled::Fatal(_) => {}
         }
     }
 

@@ -4,6 +4,8 @@
 //! - One task owns the machine: what happened goes in, what to do is carried out here (`core`).
 //! - Look-ups and outside calls run beside it, with no transaction open (`prepare`); batches run as one transaction a
 //!   lane ([`crate::transaction`]).
+//! - A client that will not find back into its group, because it has lost every broker or for longer than any rebalance
+//!   takes, is replaced by a new one: librdkafka has no end of such a state, and the process would be well but for it.
 //!
 //! A service's group also reads every `<group>.retry.*` that exists, so removing a tier strands nothing.
 
@@ -37,6 +39,14 @@ pub use subscription::TopicEntry;
 
 /// How many messages from the polling thread wait for the core; each holds up to [`poll::CHUNK`] records.
 const EVENTS: usize = 64;
+
+/// How one client's consuming ended.
+enum Ended {
+    /// By the shutdown.
+    Stopped,
+    /// The client will not find back into its group, for this reason.
+    Estranged(String),
+}
 
 /// A service's consumer group.
 #[derive(Debug)]
@@ -78,18 +88,40 @@ impl<H: Handler> Consumer<H> {
             let topics = subscription::wait_for_topics(&settings, &self.topics).await?;
             Ok::<_, Failure>((clock, topics))
         };
-        let (clock, topics) = tokio::select! {
+        let (mut clock, topics) = tokio::select! {
             ready = ready => ready?,
             () = shutdown.cancelled() => return Ok(()),
         };
         let topics: Arc<[TopicEntry]> = topics.into();
         self.status.reads(&settings.group_id(), &topics);
+        loop {
+            match self.consume(&topics, clock, &shutdown).await? {
+                Ended::Stopped => return Ok(()),
+                Ended::Estranged(reason) => {
+                    tracing::error!(reason, group = settings.group_id(), "the Kafka client is replaced");
+                    self.status.client_replaced();
+                }
+            }
+            clock = tokio::select! {
+                clock = self.wait_for_clock() => clock,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+        }
+    }
+
+    /// Consumes with one client, until `shutdown` or until the client is of no use any more.
+    async fn consume(
+        &self,
+        topics: &Arc<[TopicEntry]>,
+        clock: DbClock,
+        shutdown: &CancellationToken,
+    ) -> Result<Ended, Failure> {
+        let settings = &self.transactor.settings;
         let (events, inbox) = mpsc::channel(EVENTS);
-        let context = poll::Context::<H::Event>::new(events, Arc::clone(&topics), settings.drain, self.status());
-        let consumer: BaseConsumer<poll::Context<H::Event>> =
-            kafka::consumer(&settings)
-                .create_with_context(context)
-                .map_err(|error| Failure::rejected("kafka.consumer", error))?;
+        let context = poll::Context::<H::Event>::new(events, Arc::clone(topics), settings, self.status());
+        let consumer: BaseConsumer<poll::Context<H::Event>> = kafka::consumer(settings)
+            .create_with_context(context)
+            .map_err(|error| Failure::rejected("kafka.consumer", error))?;
         let consumer = Arc::new(consumer);
         let names: Vec<&str> = topics.iter().map(|topic| topic.physical.as_str()).collect();
         consumer.subscribe(&names).map_err(|error| Failure::rejected("kafka.subscribe", error))?;
@@ -108,13 +140,23 @@ impl<H: Handler> Consumer<H> {
         let core = core::Core::new(
             Arc::clone(&self.transactor),
             Arc::clone(&consumer),
-            topics,
+            Arc::clone(topics),
             clock,
             self.wake.clone(),
             Arc::clone(&self.status),
         );
-        let ended = core.run(inbox, &shutdown).await;
+        let ended = core.run(inbox, shutdown).await;
         stop.cancel();
+        if matches!(ended, Ok(Ended::Estranged(_))) {
+            // Nobody hears what it would commit, and its close waits for answers: on a thread of its own, which neither
+            // the next client nor the end of the process waits for.
+            let left = std::thread::Builder::new().name("kafka-left".to_owned()).spawn(move || {
+                // A panic was told where it happened.
+                let _ = poller.join();
+                drop(consumer);
+            });
+            return left.map_err(|error| Failure::outage("consumer.thread", error)).and(ended);
+        }
         let closed = tokio::task::spawn_blocking(move || {
             let polled = poller.join();
             // What is stored is committed before the group hears that this member leaves.

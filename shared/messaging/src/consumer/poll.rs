@@ -6,9 +6,10 @@
 //! partitions away. After the revocation of partitions that are lost already nothing may be committed: they are only
 //! dropped.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc as sync_mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contracts::EventSet;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
@@ -20,14 +21,19 @@ use tokio_util::sync::CancellationToken;
 use super::status::ConsumerStatus;
 use super::subscription::TopicEntry;
 use crate::arrival::Arrival;
+use crate::kafka;
 use crate::machine::Tp;
 use crate::record::Record;
+use crate::settings::Settings;
 
 /// The most records that are collected before they are handed over.
 pub(super) const CHUNK: usize = 500;
 
 /// How long a poll waits for the first record; also how soon the thread notices that it is to stop.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How many statistics in a row must show no broker: while a client bootstraps again, one may.
+const STRANDED: u32 = 2;
 
 /// What the polling thread tells the core.
 pub(super) enum Polled<E> {
@@ -39,8 +45,48 @@ pub(super) enum Polled<E> {
         released: sync_mpsc::Sender<()>,
     },
     RevokeExpired(Vec<Tp>),
+    /// This client will not find back into its group; a new one would.
+    Estranged(String),
     /// librdkafka gave up; the service must start anew.
     Fatal(String),
+}
+
+/// A revocation that the polling thread waits for.
+pub(super) struct Revocation {
+    pub(super) waiting: BTreeSet<Tp>,
+    pub(super) released: sync_mpsc::Sender<()>,
+}
+
+/// Whether this client is, or may still become, a member of its group.
+struct Membership {
+    patience: Duration,
+    settled: Instant,
+    /// How often in a row the statistics showed no broker to connect to.
+    stranded: u32,
+    told: bool,
+}
+
+impl Membership {
+    fn new(patience: Duration, now: Instant) -> Self {
+        Self { patience, settled: now, stranded: 0, told: false }
+    }
+
+    /// Why the client should be replaced, told once.
+    fn learn(&mut self, now: Instant, is_member: bool, is_stranded: bool) -> Option<String> {
+        if is_member {
+            self.settled = now;
+        }
+        self.stranded = if is_stranded { self.stranded + 1 } else { 0 };
+        let away = now.saturating_duration_since(self.settled);
+        let reason = if self.stranded >= STRANDED {
+            "the client knows no broker any more".to_owned()
+        } else if away > self.patience {
+            format!("it has not been a settled member for {} s", away.as_secs())
+        } else {
+            return None;
+        };
+        (!std::mem::replace(&mut self.told, true)).then_some(reason)
+    }
 }
 
 /// The consumer's context: hears of rebalances.
@@ -49,6 +95,7 @@ pub(super) struct Context<E> {
     topics: Arc<[TopicEntry]>,
     drain: Duration,
     status: Arc<ConsumerStatus>,
+    membership: Mutex<Membership>,
     /// Polled and not yet handed over. Only the polling thread touches it, also from within a callback.
     collected: Mutex<Vec<(Tp, Arrival<E>)>>,
 }
@@ -57,10 +104,13 @@ impl<E: EventSet> Context<E> {
     pub(super) fn new(
         events: mpsc::Sender<Polled<E>>,
         topics: Arc<[TopicEntry]>,
-        drain: Duration,
+        settings: &Settings,
         status: Arc<ConsumerStatus>,
     ) -> Self {
-        Self { events, topics, drain, status, collected: Mutex::default() }
+        // No rebalance takes longer than the first; after the second the broker has given up a member that is silent.
+        let patience = settings.max_poll_interval + settings.session_timeout;
+        let membership = Mutex::new(Membership::new(patience, Instant::now()));
+        Self { events, topics, drain: settings.drain, status, membership, collected: Mutex::default() }
     }
 
     fn collected(&self) -> MutexGuard<'_, Vec<(Tp, Arrival<E>)>> {
@@ -128,6 +178,12 @@ impl<E: EventSet> ClientContext for Context<E> {
         let is_member = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "steady");
         self.status.connected(is_up, is_member);
         self.status.lag().learn(&statistics);
+        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        let estranged = membership.learn(Instant::now(), is_up && is_member, kafka::is_stranded(&statistics));
+        drop(membership);
+        if let Some(reason) = estranged {
+            self.tell(Polled::Estranged(reason));
+        }
     }
 }
 
@@ -181,5 +237,28 @@ pub(super) fn run<E: EventSet>(consumer: &BaseConsumer<Context<E>>, stop: &Cance
         if !context.hand_over() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_estranged_once_after_its_patience_or_without_any_broker() {
+        let start = Instant::now();
+        let second = |n: u64| start + Duration::from_secs(n);
+        let mut slow = Membership::new(Duration::from_secs(10), start);
+        assert_eq!(slow.learn(second(9), false, false), None, "joining may take a while");
+        assert_eq!(slow.learn(second(10), true, false), None);
+        assert_eq!(slow.learn(second(20), false, false), None, "a rebalance may take a while");
+        assert!(slow.learn(second(21), false, false).is_some());
+        assert_eq!(slow.learn(second(23), false, false), None, "told once");
+
+        let mut stranded = Membership::new(Duration::from_secs(10), start);
+        assert_eq!(stranded.learn(second(2), true, true), None, "it may be bootstrapping again");
+        assert_eq!(stranded.learn(second(4), true, false), None);
+        assert_eq!(stranded.learn(second(6), true, true), None);
+        assert!(stranded.learn(second(8), true, true).is_some(), "whatever it believes of its membership");
     }
 }

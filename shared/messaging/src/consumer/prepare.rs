@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
-use super::core::Completion;
 use super::in_place;
 use super::status::ConsumerStatus;
 use crate::arrival::Body;
@@ -23,7 +22,14 @@ use crate::handler::{Calls, Delivered, Handler, Item};
 use crate::inbox;
 use crate::machine::{CallResult, RecordId};
 use crate::trace;
-use crate::transaction::{Prepared, Task, Transactor, load_held};
+use crate::transaction::{Prepared, Report, Task, Transactor, load_held};
+
+/// What work that runs beside the core reports.
+pub(super) enum Completion<E, A> {
+    Prepared { id: RecordId, prepared: Prepared<E, A>, result: CallResult },
+    NotPrepared { lane: i32, ids: Vec<RecordId> },
+    Ran { lane: i32, report: Box<Report<E, A>> },
+}
 
 /// How many held events a release step takes where no calls are made.
 const RELEASE_CHUNK: usize = 50;

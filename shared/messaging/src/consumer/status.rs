@@ -34,6 +34,7 @@ pub struct ConsumerStatus {
     retried: AtomicU64,
     dead: AtomicU64,
     skipped: AtomicU64,
+    replaced: AtomicU64,
     again: AtomicU64,
     by_tier: [AtomicU64; TIERS],
     by_reason: [AtomicU64; Reason::ALL.len()],
@@ -166,6 +167,11 @@ impl ConsumerStatus {
         self.again.load(Ordering::Relaxed)
     }
 
+    /// Clients that were replaced since the start because they would not have found back into their group.
+    pub fn replaced_clients(&self) -> u64 {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
     /// What was committed since the start.
     pub fn totals(&self) -> Totals {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -225,6 +231,14 @@ impl ConsumerStatus {
             name: KeyValue::new("messaging.destination.name", entry.physical.clone()),
         };
         let _ = self.topics.set(entries.iter().map(topic).collect());
+    }
+
+    /// The client goes with all that it held; the next one has to be answered by the group anew.
+    pub(super) fn client_replaced(&self) {
+        self.replaced.fetch_add(1, Ordering::Relaxed);
+        self.joined.store(false, Ordering::Relaxed);
+        self.observe(0, 0, 0, BreakerState::Closed);
+        self.running().clear();
     }
 
     pub(super) fn joined(&self) {

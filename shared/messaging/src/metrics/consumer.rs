@@ -81,6 +81,13 @@ fn totals(meter: &Meter, status: &Arc<ConsumerStatus>, group: &KeyValue) {
         .build();
     let (status_of, group_of) = (Arc::clone(status), group.clone());
     meter
+        .u64_observable_counter("consumer.clients.replaced")
+        .with_unit("{client}")
+        .with_description("Kafka clients that would not have found back into their group")
+        .with_callback(move |observer| observer.observe(status_of.replaced_clients(), std::slice::from_ref(&group_of)))
+        .build();
+    let (status_of, group_of) = (Arc::clone(status), group.clone());
+    meter
         .u64_observable_counter("consumer.release.steps")
         .with_unit("{step}")
         .with_description("Release steps carried out")

@@ -6,7 +6,7 @@
 //! the consumers' inbox absorbs that. Two relays by accident can only duplicate: each sends a key's rows in id order,
 //! and ids are taken under the aggregate's lock.
 //!
-//! After any delivery error the whole producer is discarded and sending goes on at the first row that is still there.
+//! After any delivery error, or when the producer has lost every broker, it is discarded as a whole and sending goes on at the first row that is still there.
 //!
 //! It is woken by commits in its own process, by one coalesced NOTIFY from other instances, and by a slow poll behind
 //! both. Deliberately absent: a cursor over ids. Ids are not commit order, and a cursor would skip a row that commits

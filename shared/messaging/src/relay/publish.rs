@@ -1,12 +1,15 @@
 //! The active relay: read, send, await acknowledgements, delete.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
+use rdkafka::{ClientContext, Statistics};
 use sqlx::postgres::PgListener;
 use sqlx::{PgPool, Row as _};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -28,6 +31,9 @@ const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 
 /// How long sending pauses after a delivery error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
+
+/// How many statistics in a row must show no broker: while a client bootstraps again, one may.
+const STRANDED: u32 = 2;
 
 /// A row as it was read.
 struct Pending {
@@ -104,7 +110,7 @@ impl Relay {
                 Some(settled) = sender.batches.next(), if !sender.batches.is_empty() => sender.settle(settled).await?,
                 () = self.wake.notified() => {}
                 notified = listener.recv() => { notified?; }
-                _ = poll.tick() => {}
+                _ = poll.tick() => sender.see_to_the_producer().await?,
                 _ = beat.tick() => leadership.beat().await?,
                 () = shutdown.cancelled(), if drain_until.is_none() => {
                     drain_until = Some(Instant::now() + self.settings.drain);
@@ -120,7 +126,9 @@ type Batches = FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = Settled> +
 struct Sender<'a> {
     settings: &'a Settings,
     status: &'a RelayStatus,
-    producer: FutureProducer,
+    producer: FutureProducer<Context>,
+    /// How many statistics in a row showed no broker.
+    stranded: Arc<AtomicU32>,
     batches: Batches,
     in_flight: BTreeSet<i64>,
     lower: LowerBound,
@@ -129,10 +137,12 @@ struct Sender<'a> {
 
 impl<'a> Sender<'a> {
     fn new(settings: &'a Settings, status: &'a RelayStatus) -> Result<Self, Failure> {
+        let stranded = Arc::default();
         Ok(Self {
             settings,
             status,
-            producer: new_producer(settings)?,
+            producer: new_producer(settings, &stranded)?,
+            stranded,
             batches: FuturesUnordered::new(),
             in_flight: BTreeSet::new(),
             lower: LowerBound::new(),
@@ -260,9 +270,20 @@ impl<'a> Sender<'a> {
         }
     }
 
+    /// A producer that has lost every broker holds its rows forever: no error tells of it, and no time-out ends it.
+    async fn see_to_the_producer(&mut self) -> Result<(), Failure> {
+        if self.stranded.load(Ordering::Relaxed) < STRANDED {
+            return Ok(());
+        }
+        tracing::error!("the producer knows no broker any more; it is replaced");
+        self.replace_producer().await
+    }
+
     /// Discards the producer with everything that it holds, and goes on at the first row that is still there.
     async fn replace_producer(&mut self) -> Result<(), Failure> {
-        let old = std::mem::replace(&mut self.producer, new_producer(self.settings)?);
+        // A counter of its own: the old client may still speak.
+        self.stranded = Arc::default();
+        let old = std::mem::replace(&mut self.producer, new_producer(self.settings, &self.stranded)?);
         old.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
         // Dropping blocks until the background thread has ended.
         tokio::task::spawn_blocking(move || drop(old)).await.ok();
@@ -309,13 +330,29 @@ async fn delete_early(ids: &[i64], db: &PgPool) {
     }
 }
 
-fn new_producer(settings: &Settings) -> Result<FutureProducer, Failure> {
-    kafka::producer(settings).create().map_err(|error| Failure::outage("relay.producer", error))
+/// The producer's context: sees whether there is a broker to send to.
+struct Context {
+    stranded: Arc<AtomicU32>,
+}
+
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        if kafka::is_stranded(&statistics) {
+            self.stranded.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.stranded.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+fn new_producer(settings: &Settings, stranded: &Arc<AtomicU32>) -> Result<FutureProducer<Context>, Failure> {
+    let context = Context { stranded: Arc::clone(stranded) };
+    kafka::producer(settings).create_with_context(context).map_err(|error| Failure::outage("relay.producer", error))
 }
 
 #[allow(clippy::disallowed_methods)] // The relay is the one place that sends.
 fn enqueue(
-    producer: &FutureProducer,
+    producer: &FutureProducer<Context>,
     topic: &str,
     row: &Pending,
 ) -> Result<(rdkafka::producer::DeliveryFuture, Option<Sending>), String> {

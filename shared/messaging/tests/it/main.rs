@@ -11,5 +11,6 @@ mod inbox;
 mod operator;
 mod order_per_key;
 mod policy;
+mod rejoin;
 mod relay;
 mod rig;

@@ -133,15 +133,15 @@ pub struct Applied {
 
 impl Rig {
     pub async fn new(retry_delays_ms: &[u64]) -> Result<Self> {
+        Self::on(Cluster::shared().await?, retry_delays_ms).await
+    }
+
+    pub async fn on(cluster: &Cluster, retry_delays_ms: &[u64]) -> Result<Self> {
         // Shown by the harness for a test that fails; more with RUST_LOG.
         let logs = tracing_subscriber::fmt()
             .with_test_writer()
             .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()));
         let _ = logs.try_init();
-        Self::on(Cluster::shared().await?, retry_delays_ms).await
-    }
-
-    pub async fn on(cluster: &Cluster, retry_delays_ms: &[u64]) -> Result<Self> {
         let (topics, db) = (cluster.topics(), cluster.database(SERVICE).await?);
         topics.create("orders", PARTITIONS).await?;
         topics.create("inventory", PARTITIONS).await?;
