@@ -25,13 +25,18 @@ impl CpuSeconds {
     /// # Errors
     /// When a process is gone.
     pub fn read(trees: &[ProcessTree]) -> Result<Self> {
-        let all = stats()?;
+        Self::of(trees, &stats()?)
+    }
+
+    /// A child that is a root itself is counted there only.
+    fn of(trees: &[ProcessTree], all: &BTreeMap<u32, Stat>) -> Result<Self> {
         let mut seconds = BTreeMap::new();
         for tree in trees {
             let own = all.get(&tree.pid).with_context(|| format!("{} (pid {}) is gone", tree.name, tree.pid))?;
-            let children = all.values().filter(|stat| stat.parent == tree.pid);
+            let is_root = |pid: u32| trees.iter().any(|tree| tree.pid == pid);
+            let children = all.iter().filter(|(pid, stat)| stat.parent == tree.pid && !is_root(**pid));
             // Children that ended are in the root's sum of waited-for children.
-            let ticks = own.ticks + own.reaped_ticks + children.map(|stat| stat.ticks).sum::<u64>();
+            let ticks = own.ticks + own.reaped_ticks + children.map(|(_, stat)| stat.ticks).sum::<u64>();
             #[expect(clippy::cast_precision_loss, reason = "ticks of a benchmark fit")]
             seconds.insert(tree.name.clone(), ticks as f64 / TICKS_PER_SECOND);
         }
@@ -114,6 +119,15 @@ mod tests {
         let text = "42 (a) b (c) S 7 42 42 0 -1 4194304 1 2 3 4 11 22 33 44 20 0 1 0 5 6 7";
         let stat = parse(text).expect("it is well-formed");
         assert_eq!((stat.parent, stat.ticks, stat.reaped_ticks), (7, 33, 77));
+    }
+
+    #[test]
+    fn what_the_load_started_is_not_counted_as_the_load() {
+        let stat = |parent, ticks| Stat { parent, ticks, reaped_ticks: 0 };
+        let all = BTreeMap::from([(1, stat(0, 100)), (2, stat(1, 200)), (3, stat(2, 400)), (4, stat(1, 800))]);
+        let tree = |name: &str, pid| ProcessTree { name: name.to_owned(), pid };
+        let used = CpuSeconds::of(&[tree("load", 1), tree("postgres", 2)], &all).expect("all of them live");
+        assert_eq!(used.0, BTreeMap::from([("load".to_owned(), 9.0), ("postgres".to_owned(), 6.0)]));
     }
 
     #[test]

@@ -141,16 +141,6 @@ impl Servers {
             .context("resetting the counts")?;
         Ok(())
     }
-
-    /// Drops a scenario's database.
-    ///
-    /// # Errors
-    /// When the server refuses.
-    pub async fn drop_database(&self, name: &str) -> Result<()> {
-        let statement = format!("drop database if exists {name} with (force)");
-        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.admin).await?;
-        Ok(())
-    }
 }
 
 /// Whether statements are counted, which costs a little.

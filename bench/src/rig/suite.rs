@@ -210,6 +210,11 @@ impl Suite {
         &self.pools[&service]
     }
 
+    /// What the names of its databases begin with, and no other suite's.
+    pub fn database_prefix(&self) -> String {
+        format!("{}_", self.name)
+    }
+
     /// A topic's name on the broker.
     pub fn topic(&self, logical: &str) -> String {
         format!("{}-{logical}", self.name)

@@ -75,7 +75,8 @@ pub async fn measure(servers: &mut Servers, load: Load) -> Result<EndToEnd> {
     servers.settle().await?;
 
     let (trees, events) = (processes(servers, &suite), records(&suite).await?);
-    let (cpu, counts) = (CpuSeconds::read(&trees)?, DatabaseCounts::read(&servers.admin, &suite.name).await?);
+    let (cpu, counts) =
+        (CpuSeconds::read(&trees)?, DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?);
     let bodies = Bodies::new(seed, Skus::Zipf, mix);
     let address = suite.address(Service::Order);
     let run = run(Run { address, pace: Pace::AsFastAsTaken, orders, connections: 64, bodies });
@@ -85,7 +86,7 @@ pub async fn measure(servers: &mut Servers, load: Load) -> Result<EndToEnd> {
     until_at_rest(&suite).await?;
     let cpu = CpuSeconds::read(&trees)?.since(&cpu);
     servers.settle().await?;
-    let per_order = DatabaseCounts::read(&servers.admin, &suite.name).await?.per_order(&counts, orders);
+    let per_order = DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?.per_order(&counts, orders);
     let events = records(&suite).await? - events;
 
     let ends: Vec<f64> = final_times(&suite)
