@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::letter::Letter;
 use crate::api;
+use crate::cli::OrderApi;
 
 /// How long one batch may take: it waits for locks.
 const REQUEST_BOUND: Duration = Duration::from_secs(30);
@@ -27,15 +28,8 @@ const LOOK_UP: usize = 500;
 /// Where the services are, and the word that lets operators in.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Services {
-    /// Address of order-service
-    #[arg(
-        long,
-        env = "ORDER_URL",
-        default_value = "http://127.0.0.1:8080",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    pub order_url: String,
+    #[command(flatten)]
+    pub order: OrderApi,
     /// Address of payment-service
     #[arg(
         long,
@@ -271,9 +265,9 @@ impl Desks {
     }
 
     fn url(&self, group: &str) -> Result<&str> {
-        let Services { order_url, payment_url, inventory_url, notification_url, .. } = &self.services;
+        let Services { order, payment_url, inventory_url, notification_url, .. } = &self.services;
         let url = match group {
-            "order-service" => order_url,
+            "order-service" => &order.order_url,
             "payment-service" => payment_url,
             "inventory-service" => inventory_url,
             "notification-service" => notification_url,
