@@ -29,6 +29,8 @@ enum Command {
     Soak(Run),
     /// Two minutes for CI: batches against one event per transaction, and CPU seconds per 1,000 orders
     Smoke,
+    /// Once end to end with settings of one's own, for looking into something: figures and the dearest statements
+    Try(Try),
     /// Write the page from the results that there are
     Page(Run),
 }
@@ -44,6 +46,30 @@ struct Run {
     /// How many rounds
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+}
+
+#[derive(Debug, Args)]
+struct Try {
+    /// How many orders
+    #[arg(long, default_value_t = 20_000)]
+    orders: usize,
+    /// A setting of every service; may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
+    /// Count statements, which costs a little
+    #[arg(long)]
+    statements: bool,
+    /// The latency at so many orders a second instead
+    #[arg(long, value_name = "PER_SECOND")]
+    rate: Option<f64>,
+    /// The drain of so many orders instead
+    #[arg(long, conflicts_with = "rate")]
+    drain: bool,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is expected")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Runs the command line.
@@ -68,6 +94,15 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Soak(Run { out, page, .. }) => {
             plan::soak(&out).await?;
             finish(&out, &page)
+        }
+        Command::Try(Try { orders, settings, statements, rate, drain }) => {
+            let what = match rate {
+                Some(rate) => plan::Trial::Latency(rate),
+                None if drain => plan::Trial::Drain,
+                None => plan::Trial::EndToEnd { statements },
+            };
+            print!("{}", plan::attempt(orders, settings, what).await?);
+            Ok(())
         }
         Command::Page(Run { out, page, .. }) => finish(&out, &page),
         Command::Smoke => {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use sqlx::{PgPool, Row};
+use sqlx::{PgPool, Row as _};
 
 /// Counts since the server started.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,54 @@ pub struct DatabaseCounts {
     pub flushes: f64,
     /// WAL in bytes (`pg_stat_wal.wal_bytes`).
     pub wal_bytes: f64,
+}
+
+/// What the server spent on one statement.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Statement {
+    /// The service whose database it ran in, as its topic is called.
+    pub of: String,
+    /// Its text, shortened, with placeholders.
+    pub text: String,
+    /// Calls for 1,000 orders.
+    pub calls: f64,
+    /// Rows for 1,000 orders.
+    pub rows: f64,
+    /// Planning and execution, in milliseconds for 1,000 orders.
+    pub milliseconds: f64,
+}
+
+impl Statement {
+    /// The dearest statements of databases whose name starts with `prefix`, the dearest first.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn dearest(admin: &PgPool, prefix: &str, orders: usize) -> Result<Vec<Self>> {
+        const SHOWN: i64 = 40;
+        let rows = sqlx::query(
+            "select substr(d.datname, length($1) + 1), regexp_replace(s.query, '\\s+', ' ', 'g'), \
+                    s.calls::float8, s.rows::float8, s.total_exec_time + s.total_plan_time \
+             from pg_stat_statements s join pg_database d on d.oid = s.dbid \
+             where starts_with(d.datname, $1) order by 5 desc limit $2",
+        )
+        .bind(prefix)
+        .bind(SHOWN)
+        .fetch_all(admin)
+        .await?;
+        #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit")]
+        let thousands = orders as f64 / 1_000.0;
+        let statement = |row: &sqlx::postgres::PgRow| {
+            let text: String = row.try_get(1)?;
+            Ok(Self {
+                of: row.try_get(0)?,
+                text: text.chars().take(160).collect(),
+                calls: row.try_get::<f64, _>(2)? / thousands,
+                rows: row.try_get::<f64, _>(3)? / thousands,
+                milliseconds: row.try_get::<f64, _>(4)? / thousands,
+            })
+        };
+        rows.iter().map(statement).collect()
+    }
 }
 
 impl DatabaseCounts {

@@ -6,5 +6,5 @@ mod plots;
 mod targets;
 
 pub use model::{Provenance, Results, Round, keep, load};
-pub use page::{smoke, write_page};
+pub use page::{attempted, smoke, write_page};
 pub use targets::Targets;

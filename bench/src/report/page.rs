@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::model::{Results, Round};
 use super::plots;
 use super::targets::{Targets, median};
+use crate::measure::postgres::Statement;
 use crate::plan::ABLATIONS;
 use crate::scenarios::{Drain, EndToEnd};
 
@@ -30,6 +31,34 @@ pub fn smoke(whole: &EndToEnd, batched: &[Drain], single: &[Drain]) -> String {
         let _ = write!(text, " {} {:.1}", with.service, with.events_per_second / without.events_per_second);
     }
     text.push('\n');
+    text
+}
+
+/// What one run came to, with its dearest statements.
+pub fn attempted(found: &EndToEnd) -> String {
+    let EndToEnd { orders, seconds, orders_per_second, events, cpu_per_thousand, per_order, resident_mb, .. } = found;
+    let mut text = format!(
+        "{orders} orders in {seconds:.2} s: {orders_per_second:.0} orders/s, {events} events, {} violations\n\
+         CPU seconds for 1,000 orders: {:.3}\n",
+        found.violations,
+        cpu_per_thousand.total(),
+    );
+    for (name, seconds) in &cpu_per_thousand.0 {
+        let _ = writeln!(text, "  {name:<24}{seconds:>8.3}");
+    }
+    let _ = writeln!(
+        text,
+        "for each order: {:.2} transactions, {:.2} statements, {:.3} flushes, {:.0} bytes of WAL\n\
+         resident: {:.0} MB idle, {:.0} MB under load",
+        per_order.transactions, per_order.statements, per_order.flushes, per_order.wal_bytes, resident_mb.0, resident_mb.1,
+    );
+    if !found.statements.is_empty() {
+        let _ = writeln!(text, "{:>9}{:>9}{:>9}  statements, for 1,000 orders", "ms", "calls", "rows");
+    }
+    for statement in &found.statements {
+        let Statement { of, text: query, calls, rows, milliseconds } = statement;
+        let _ = writeln!(text, "{milliseconds:>9.2}{calls:>9.1}{rows:>9.0}  {of}: {query}");
+    }
     text
 }
 

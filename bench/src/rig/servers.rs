@@ -9,7 +9,7 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Row};
 
 /// What differs from PostgreSQL's defaults, and why.
-const POSTGRES_SETTINGS: [(&str, &str); 6] = [
+const POSTGRES_SETTINGS: [(&str, &str); 5] = [
     // Checkpoints are not what is measured; none starts within a scenario of minutes.
     ("max_wal_size", "8GB"),
     ("checkpoint_timeout", "30min"),
@@ -17,8 +17,6 @@ const POSTGRES_SETTINGS: [(&str, &str); 6] = [
     // When a transaction committed, by the server's clock: when an order became final.
     ("track_commit_timestamp", "on"),
     ("shared_preload_libraries", "pg_stat_statements"),
-    // Switched on for the runs that count statements only.
-    ("pg_stat_statements.track", "none"),
 ];
 
 /// The settings that durability rests on, as the running servers tell them.
@@ -80,7 +78,10 @@ impl Servers {
         let (kafka, postgres) = tokio::try_join!(Kafka::start(broker), Postgres::start(server))?;
         let admin = PgPoolOptions::new().max_connections(4).connect(&postgres.admin_url()).await?;
         sqlx::raw_sql("create extension pg_stat_statements").execute(&admin).await?;
-        Ok(Self { kafka, postgres, admin, made: 0, folder })
+        let servers = Self { kafka, postgres, admin, made: 0, folder };
+        // Switched on for the runs that count only. Not by the server's command line, which nothing could overrule.
+        servers.count_statements(CountStatements::No).await?;
+        Ok(servers)
     }
 
     /// A name that no earlier scenario used.

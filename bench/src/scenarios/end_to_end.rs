@@ -9,7 +9,7 @@ use crate::gate;
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
 use crate::measure::CpuSeconds;
 use crate::measure::cpu::resident_bytes;
-use crate::measure::postgres::DatabaseCounts;
+use crate::measure::postgres::{DatabaseCounts, Statement};
 use crate::rig::{CountStatements, Overrides, Servers, Service, Suite};
 
 /// What was found.
@@ -27,6 +27,9 @@ pub struct EndToEnd {
     pub cpu_per_thousand: CpuSeconds,
     /// What the database counted, for each order.
     pub per_order: DatabaseCounts,
+    /// The dearest statements, where they were counted.
+    #[serde(default)]
+    pub statements: Vec<Statement>,
     /// Orders that became final in each second.
     pub final_per_second: Vec<usize>,
     /// Resident memory of the four services together, in MB (10^6 bytes), idle and at the end of the load.
@@ -88,6 +91,10 @@ pub async fn measure(servers: &mut Servers, load: Load) -> Result<EndToEnd> {
     servers.settle().await?;
     let per_order = DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?.per_order(&counts, orders);
     let events = records(&suite).await? - events;
+    let statements = match count {
+        CountStatements::Yes => Statement::dearest(&servers.admin, &suite.database_prefix(), orders).await?,
+        CountStatements::No => Vec::new(),
+    };
 
     let ends: Vec<f64> = final_times(&suite)
         .await?
@@ -107,6 +114,7 @@ pub async fn measure(servers: &mut Servers, load: Load) -> Result<EndToEnd> {
         events,
         cpu_per_thousand: cpu.per_thousand(orders),
         per_order,
+        statements,
         final_per_second: by_second(&ends),
         resident_mb: (idle_mb, loaded_mb),
         violations,

@@ -44,6 +44,9 @@ pub struct Settings {
     pub retry_in_place_pause: Duration,
     /// The most events in one transaction.
     pub batch_max: usize,
+    /// How many lanes work side by side, each with a transaction of its own; one for each partition where it is `None`.
+    /// Fewer lanes make larger batches, and lanes that write the same rows wait for each other.
+    pub lanes: Option<usize>,
     /// The most outside calls under way in one lane.
     pub calls_per_lane: usize,
     /// The longest that one outside call may take, whatever time-outs the handler has of its own.
@@ -91,6 +94,7 @@ impl Settings {
             retry_in_place: 0,
             retry_in_place_pause: Duration::from_millis(50),
             batch_max: 500,
+            lanes: None,
             calls_per_lane: 32,
             call_timeout: Duration::from_secs(60),
             queue_records: 2_000,

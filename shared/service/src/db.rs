@@ -27,16 +27,26 @@ const LIMITS: [(&str, u128); 4] = [
     ("idle_in_transaction_session_timeout", TRANSACTION_TIMEOUT.as_millis()),
 ];
 
+/// How every connection plans: one plan for each statement, which looks rows up by their keys. A plan that was made while a
+/// table was small (a new one, a new day's inbox) would go on reading all of it when it is large, until the next ANALYZE; and
+/// what is read here is always named by its key. Where there is no index to use, the planner still reads the table.
+const PLANS: [(&str, &str); 4] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
+
 /// How long a caller waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A migration waits this long for another instance that is migrating.
 const MIGRATION_LOCK_TIMEOUT: &str = "set lock_timeout = '120s'";
 
-/// The options of every connection: `url` plus the limits above and a name that `pg_stat_activity` shows.
+/// The options of every connection: `url` plus what is above and a name that `pg_stat_activity` shows.
 pub fn options(url: &SecretString, application_name: &str) -> anyhow::Result<PgConnectOptions> {
     let options: PgConnectOptions = url.expose_secret().parse().context("the database URL can't be read")?;
-    Ok(options.application_name(application_name).options(LIMITS))
+    Ok(options.application_name(application_name).options(LIMITS).options(PLANS))
 }
 
 /// A pool of at most `size` connections. Waits up to `wait` for a server that is not there yet; a refusal that waiting

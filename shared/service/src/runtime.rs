@@ -63,6 +63,10 @@ pub struct MessagingConfig {
     /// `BATCH_MAX`: the most events in one transaction.
     #[serde(default)]
     pub batch_max: Option<usize>,
+    /// `LANES`: how many lanes work side by side, each with a transaction of its own (default: one for each partition;
+    /// inventory-service: one in all, because its lanes would wait for each other's stock).
+    #[serde(default)]
+    pub lanes: Option<usize>,
     /// `CALLS_PER_LANE`: the most outside calls under way in one lane.
     #[serde(default)]
     pub calls_per_lane: Option<usize>,
@@ -113,6 +117,7 @@ impl MessagingConfig {
             settings.properties = properties.map_err(|reason| invalid("KAFKA_PROPERTIES", reason))?;
         }
         set(&mut settings.batch_max, self.batch_max);
+        settings.lanes = self.lanes;
         set(&mut settings.calls_per_lane, self.calls_per_lane);
         set(&mut settings.inbox_days, self.inbox_days);
         set(&mut settings.redrive_limit, self.redrive_limit);

@@ -17,6 +17,8 @@ pub struct Floors {
     pub retries: u64,
     /// Records on dead-letter topics.
     pub dead_letters: u64,
+    /// Looks at the committed offsets (I10).
+    pub offset_samples: u64,
     /// Orders in a final state.
     pub orders_final: u64,
 }
@@ -34,6 +36,8 @@ pub struct Figures {
     pub retries: u64,
     /// Records on dead-letter topics.
     pub dead_letters: u64,
+    /// Looks at the committed offsets (I10).
+    pub offset_samples: u64,
     /// Orders in a final state.
     pub orders_final: u64,
     /// Broken promises.
@@ -56,6 +60,7 @@ impl Floors {
             redeliveries: of_five(50),
             retries: of_five(10),
             dead_letters: of_five(3),
+            offset_samples: of_five(5),
             orders_final: of_five(2_000),
         }
     }
@@ -77,6 +82,7 @@ pub fn judge(figures: &Figures, floors: &Floors) -> Vec<String> {
         ("redeliveries", figures.redeliveries, floors.redeliveries),
         ("retries", figures.retries, floors.retries),
         ("dead letters", figures.dead_letters, floors.dead_letters),
+        ("looks at committed offsets", figures.offset_samples, floors.offset_samples),
         ("final orders", figures.orders_final, floors.orders_final),
     ];
     for (what, number, floor) in counted {
@@ -99,6 +105,7 @@ mod tests {
             redeliveries: floors.redeliveries,
             retries: floors.retries,
             dead_letters: floors.dead_letters,
+            offset_samples: floors.offset_samples,
             orders_final: floors.orders_final,
             violations: 0,
         }
@@ -141,11 +148,12 @@ mod tests {
     #[test]
     fn one_below_any_floor_fails_it() {
         let floors = five_minutes();
-        let less: [fn(&mut Figures); 5] = [
+        let less: [fn(&mut Figures); 6] = [
             |figures| figures.sigkills -= 1,
             |figures| figures.redeliveries -= 1,
             |figures| figures.retries -= 1,
             |figures| figures.dead_letters -= 1,
+            |figures| figures.offset_samples -= 1,
             |figures| figures.orders_final -= 1,
         ];
         for take in less {
@@ -168,6 +176,6 @@ mod tests {
     #[test]
     fn a_run_in_which_nothing_happened_fails_at_every_floor() {
         let floors = five_minutes();
-        assert_eq!(judge(&Figures::default(), &floors).len(), Kind::ALL.len() + 5);
+        assert_eq!(judge(&Figures::default(), &floors).len(), Kind::ALL.len() + 6);
     }
 }

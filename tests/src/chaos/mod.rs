@@ -147,6 +147,8 @@ async fn fail(options: &Options, arena: &Arena, schedule: &[Planned], products: 
         never = watch::sample(arena, &mut seen.samples, started_ms) => match never {},
         never = watch::sample_offsets(arena, &mut sampler, &mut seen.offset_violations) => match never {},
     };
+    // Everything is back: now a look must succeed.
+    watch::look_at_offsets(arena, &mut sampler, &mut seen.offset_violations).await?;
     Ok(Seen { done, tally, offset_samples: sampler.samples(), ..seen })
 }
 

@@ -83,6 +83,7 @@ impl Report {
             redeliveries: self.redeliveries,
             retries: self.retries,
             dead_letters: self.dead_letters,
+            offset_samples: self.offset_samples,
             orders_final: self.orders_final,
             violations: self.violations,
         }

@@ -24,6 +24,9 @@ pub const BROKERS: usize = 3;
 /// From this length on every kind of fault appears.
 pub const EVERY_KIND_MINUTES: u64 = 5;
 
+/// SIGKILLs of services that a run has room for at least: what happens most in life happens most here.
+const KILLS_PER_MINUTE: usize = 3;
+
 /// Nothing fails before and after: the suite is seen working, and every fault is healed.
 const MARGIN_MS: u64 = 3_000;
 
@@ -226,11 +229,13 @@ impl Track {
         }
     }
 
-    /// What a run of this length begins with, as far as there is room: every kind once, and a kill for every minute.
+    /// What a run of this length begins with, as far as there is room: every kind once, and kills of services for every
+    /// minute.
     fn wanted(self, minutes: u64, rng: &mut ChaCha8Rng) -> Vec<Kind> {
         let mut kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.track() == self).collect();
         if self == Self::Services {
-            kinds.extend(std::iter::repeat_n(Kind::ServiceKill, usize::try_from(minutes).unwrap_or(usize::MAX) - 1));
+            let kills = KILLS_PER_MINUTE.saturating_mul(usize::try_from(minutes).unwrap_or(usize::MAX));
+            kinds.extend(std::iter::repeat_n(Kind::ServiceKill, kills - 1));
         }
         kinds.shuffle(rng);
         // A short run has no room for all: kills come first there.
@@ -258,7 +263,6 @@ fn plan_track(track: Track, minutes: u64, rng: &mut ChaCha8Rng) -> Vec<Planned> 
     let end_ms = minutes * 60_000 - MARGIN_MS;
     let mut kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.track() == track).collect();
     if track == Track::Services {
-        // What happens most in life happens most here.
         kinds.extend([Kind::ServiceKill; 3]);
     }
     let mut wanted = track.wanted(minutes, rng).into_iter();

@@ -20,6 +20,8 @@ proptest! {
         let planned = plan(seed, minutes);
         let kills = planned.iter().filter(|planned| planned.fault.kind == Kind::ServiceKill).count() as u64;
         prop_assert!(kills >= minutes, "{kills} in {minutes} minutes");
+        // Below that there is no room for more beside one of every kind.
+        prop_assert!(minutes < 3 || kills >= 3 * minutes, "{kills} in {minutes} minutes");
     }
 
     #[test]

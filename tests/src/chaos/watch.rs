@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use anyhow::Result;
 use ops::verify::Sampler;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -46,14 +47,22 @@ pub async fn sample(arena: &Arena, samples: &mut Vec<Sample>, start_ms: u64) -> 
 /// next look reads.
 pub async fn sample_offsets(arena: &Arena, sampler: &mut Sampler, violations: &mut Vec<String>) -> Infallible {
     loop {
-        if let Ok(found) = sampler.sample().await {
-            for violation in found {
-                arena.log.note(format!("{violation}"));
-                violations.push(violation.to_string());
-            }
-        }
+        let looked = look_at_offsets(arena, sampler, violations).await;
+        drop(looked);
         tokio::time::sleep(4 * LOOK).await;
     }
+}
+
+/// Looks at the committed offsets once.
+///
+/// # Errors
+/// When something can't be read.
+pub async fn look_at_offsets(arena: &Arena, sampler: &mut Sampler, violations: &mut Vec<String>) -> Result<()> {
+    for violation in sampler.sample().await? {
+        arena.log.note(format!("{violation}"));
+        violations.push(violation.to_string());
+    }
+    Ok(())
 }
 
 /// When the oldest open order was placed, in milliseconds since 1970: an order's id begins with its time.

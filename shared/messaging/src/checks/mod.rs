@@ -40,7 +40,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub fn relations(settings: &Settings) -> Result<(), Refused> {
     let ms = |duration: Duration| duration.as_millis();
     let (poll, drain, session) = (settings.max_poll_interval, settings.drain, settings.session_timeout);
-    let checks: [(bool, &'static str, String); 17] = [
+    let checks: [(bool, &'static str, String); 18] = [
         (!settings.service.is_empty(), "service", "it must be named".to_owned()),
         (!settings.retry_delays.is_empty(), "RETRY_DELAYS_MS", "at least one tier is needed".to_owned()),
         (
@@ -64,6 +64,7 @@ pub fn relations(settings: &Settings) -> Result<(), Refused> {
             "it would cover every failure; name classes, like gateway.501 or sqlstate.23*".to_owned(),
         ),
         (settings.batch_max >= 1, "BATCH_MAX", "it must be at least 1".to_owned()),
+        (settings.lanes != Some(0), "LANES", "it must be at least 1".to_owned()),
         (settings.calls_per_lane >= 1, "CALLS_PER_LANE", "it must be at least 1".to_owned()),
         (settings.queue_records >= settings.batch_max, "BATCH_MAX", "a partition's queue must hold a batch".to_owned()),
         (

@@ -75,6 +75,7 @@ impl<H: Handler> Core<H> {
         let settings = &transactor.settings;
         let machine = Machine::new(Limits {
             batch_max: settings.batch_max,
+            lanes: settings.lanes.map(|lanes| i32::try_from(lanes).unwrap_or(i32::MAX)),
             calls_per_lane: settings.calls_per_lane,
             queue_records: settings.queue_records,
             queue_bytes: settings.queue_bytes,

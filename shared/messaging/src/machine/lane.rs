@@ -1,4 +1,4 @@
-//! One lane: the partitions of one number, at most one transaction at a time.
+//! One lane: partitions that share one transaction at a time.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -114,7 +114,8 @@ impl Lane {
     }
 
     /// The next preparations: the first waiting record of each key that has none in flight, as many as there is room
-    /// for and as the breaker lets through.
+    /// for and as the breaker lets through. Look-ups are made for all of them at once, so while others are under way
+    /// half of the room has to be free first: one by one, each would pay for its own.
     pub(super) fn take_preparations(
         &mut self,
         now_ms: i64,
@@ -125,13 +126,16 @@ impl Lane {
         if !partitions.iter().any(|(_, partition)| partition.has_prepared()) {
             return None;
         }
+        let preparing: usize = partitions.iter().map(|(_, partition)| partition.count(Stage::Preparing)).sum();
+        let under_way = self.orphans.len() + preparing;
+        if under_way > 0 && room.saturating_sub(under_way) < room / 2 {
+            return None;
+        }
         let mut busy: HashSet<u64> = self.orphans.values().flatten().copied().collect();
-        let mut under_way = self.orphans.len();
         for (_, partition) in partitions.iter().filter(|(_, partition)| partition.in_flight() > 0) {
             // They are near the front: the rest of a long queue is not looked at.
             let flying = partition.entries().map(|(_, entry)| entry).filter(|entry| entry.is_in_flight());
             busy.extend(flying.take(partition.in_flight()).filter_map(|entry| entry.key));
-            under_way += partition.count(Stage::Preparing);
         }
         let mut records = Vec::new();
         let count = partitions.len();

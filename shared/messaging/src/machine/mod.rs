@@ -61,7 +61,7 @@ impl Machine {
     /// Takes what happened and appends what to do.
     pub fn step(&mut self, now_ms: i64, input: Input, out: &mut Vec<Output>) {
         let set_back = self.follow_clock(now_ms);
-        let (lane, breaker) = (input.lane(), self.breaker.state());
+        let (lane, breaker) = (input.lane(&self.limits), self.breaker.state());
         match input {
             Input::Assigned(tps) => self.assign(tps, out),
             Input::Revoked { partitions, lost: false } => self.revoke(&partitions, out),
@@ -159,7 +159,7 @@ impl Machine {
             self.generation += 1;
             self.partitions.insert(tp, Partition::new(self.generation));
             let batch_max = self.limits.batch_max;
-            self.lanes.entry(tp.partition).or_insert_with(|| Lane::new(batch_max));
+            self.lanes.entry(self.limits.lane_of(tp)).or_insert_with(|| Lane::new(batch_max));
         }
     }
 
@@ -182,7 +182,7 @@ impl Machine {
     /// Ends an assignment of a partition. What is in preparation goes on without it.
     fn forget(&mut self, tp: Tp, out: &mut Vec<Output>) {
         let Some(partition) = self.partitions.remove(&tp) else { return };
-        if let Some(lane) = self.lanes.get_mut(&tp.partition) {
+        if let Some(lane) = self.lanes.get_mut(&self.limits.lane_of(tp)) {
             lane.orphan(tp, &partition);
         }
         let generation = partition.generation;
@@ -240,7 +240,7 @@ impl Machine {
     }
 
     fn orphan_ended(&mut self, id: RecordId) {
-        if let Some(lane) = self.lanes.get_mut(&id.tp.partition) {
+        if let Some(lane) = self.lanes.get_mut(&self.limits.lane_of(id.tp)) {
             lane.orphan_ended(id);
         }
     }
@@ -268,7 +268,7 @@ impl Machine {
             }
         }
         let limits = &self.limits;
-        for (&tp, partition) in self.partitions.range_mut(in_lane(number)) {
+        for (&tp, partition) in self.partitions.iter_mut().filter(|(tp, _)| limits.lane_of(**tp) == number) {
             if let Some(offset) = partition.advance() {
                 out.push(Output::Store(tp, offset));
             }
@@ -298,8 +298,9 @@ impl Machine {
             if lane.wake_ms.is_some() {
                 continue;
             }
-            let mut partitions: Vec<(Tp, &mut Partition)> =
-                self.partitions.range_mut(in_lane(number)).map(|(&tp, partition)| (tp, partition)).collect();
+            let limits = &self.limits;
+            let of_lane = self.partitions.iter_mut().filter(|(tp, _)| limits.lane_of(**tp) == number);
+            let mut partitions: Vec<(Tp, &mut Partition)> = of_lane.map(|(&tp, partition)| (tp, partition)).collect();
             if partitions.is_empty() {
                 continue;
             }
@@ -309,7 +310,7 @@ impl Machine {
             if self.draining {
                 continue;
             }
-            let room = self.limits.calls_per_lane;
+            let room = limits.calls_per_lane;
             if let Some(records) = lane.take_preparations(now_ms, &mut partitions, room, &mut self.breaker) {
                 out.push(Output::Prepare { lane: number, records });
             }
@@ -320,9 +321,4 @@ impl Machine {
     fn partition_of(&mut self, id: RecordId) -> Option<&mut Partition> {
         self.partitions.get_mut(&id.tp).filter(|partition| partition.generation == id.generation)
     }
-}
-
-/// The partitions of a lane.
-fn in_lane(number: i32) -> std::ops::RangeInclusive<Tp> {
-    Tp { partition: number, topic: 0 }..=Tp { partition: number, topic: TopicIndex::MAX }
 }

@@ -5,10 +5,10 @@ use super::BreakerSettings;
 /// A topic's place in the consumer's list of topics.
 pub type TopicIndex = u16;
 
-/// A partition of a topic. Ordered by lane, so that a lane's partitions are neighbours.
+/// A partition of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tp {
-    /// The partition, which is also the number of its lane.
+    /// The partition, from which its lane follows ([`Limits::lane_of`]).
     pub partition: i32,
     /// The topic.
     pub topic: TopicIndex,
@@ -121,10 +121,10 @@ pub enum Input {
 
 impl Input {
     /// The one lane that this concerns; `None` where it may be any.
-    pub(super) fn lane(&self) -> Option<i32> {
+    pub(super) fn lane(&self, limits: &Limits) -> Option<i32> {
         match self {
-            Self::Arrived(tp, _) => Some(tp.partition),
-            Self::PreparationEnded(id, _) => Some(id.tp.partition),
+            Self::Arrived(tp, _) => Some(limits.lane_of(*tp)),
+            Self::PreparationEnded(id, _) => Some(limits.lane_of(id.tp)),
             Self::PreparationFailed { lane, .. } | Self::BatchEnded { lane, .. } => Some(*lane),
             Self::Assigned(_) | Self::Revoked { .. } | Self::RevokeExpired(_) | Self::Tick | Self::Drain => None,
         }
@@ -165,6 +165,8 @@ pub enum Output {
 pub struct Limits {
     /// The most records in a batch.
     pub batch_max: usize,
+    /// How many lanes there are; one for each partition where that is `None`.
+    pub lanes: Option<i32>,
     /// The most preparations under way in a lane.
     pub calls_per_lane: usize,
     /// The most records of a partition in memory.
@@ -175,6 +177,14 @@ pub struct Limits {
     pub backoff_ms: (i64, i64),
     /// When the breaker opens.
     pub breaker: BreakerSettings,
+}
+
+impl Limits {
+    /// The lane in which a partition's records are worked on: the same one for the partitions of one number, whatever
+    /// their topics, because these hold the same keys.
+    pub fn lane_of(&self, tp: Tp) -> i32 {
+        self.lanes.map_or(tp.partition, |lanes| tp.partition % lanes.max(1))
+    }
 }
 
 /// How many records are in each stage.

@@ -12,6 +12,7 @@
 //! both. Deliberately absent: a cursor over ids. Ids are not commit order, and a cursor would skip a row that commits
 //! late.
 
+mod horizon;
 mod leader;
 mod publish;
 

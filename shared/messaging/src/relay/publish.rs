@@ -1,6 +1,5 @@
 //! The active relay: read, send, await acknowledgements, delete.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use sqlx::{PgPool, Row as _};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::horizon::Horizon;
 use super::leader::{BEAT, CHANNEL, Leadership};
 use super::{Relay, RelayStatus};
 use crate::crash_point;
@@ -25,9 +25,6 @@ use crate::kafka;
 use crate::outbox::decode_headers;
 use crate::settings::Settings;
 use crate::trace::Sending;
-
-/// No transaction that takes an id lives longer: every connection sets `transaction_timeout` below it.
-const LONGEST_TRANSACTION: Duration = Duration::from_secs(30);
 
 /// How long sending pauses after a delivery error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
@@ -59,30 +56,6 @@ enum BatchError {
     Delivery(String),
     /// All were, but the database did not delete them.
     Delete(Failure),
-}
-
-/// A lower bound of the ids that can still appear: what was the lowest unread id a longest transaction ago. It spares
-/// the scan the dead entries of what was deleted, and can't skip a row that commits late.
-struct LowerBound {
-    bound: i64,
-    candidates: VecDeque<(Instant, i64)>,
-}
-
-impl LowerBound {
-    fn new() -> Self {
-        Self { bound: 0, candidates: VecDeque::new() }
-    }
-
-    /// `lowest`: every smaller id that was ever taken is either deleted or belongs to a running transaction. What is in
-    /// flight stays above the bound, because a new producer has to find it again.
-    fn observe(&mut self, now: Instant, lowest: i64) {
-        if self.candidates.back().is_none_or(|(at, _)| now - *at >= BEAT) {
-            self.candidates.push_back((now, lowest));
-        }
-        while let Some((_, id)) = self.candidates.pop_front_if(|(at, _)| now - *at >= LONGEST_TRANSACTION) {
-            self.bound = self.bound.max(id.min(lowest) - 1);
-        }
-    }
 }
 
 impl Relay {
@@ -130,8 +103,9 @@ struct Sender<'a> {
     /// How many statistics in a row showed no broker.
     stranded: Arc<AtomicU32>,
     batches: Batches,
-    in_flight: BTreeSet<i64>,
-    lower: LowerBound,
+    /// Which rows were read: they are in flight or gone.
+    horizon: Horizon,
+    rows_in_flight: usize,
     paused_until: Option<Instant>,
 }
 
@@ -144,8 +118,8 @@ impl<'a> Sender<'a> {
             producer: new_producer(settings, &stranded)?,
             stranded,
             batches: FuturesUnordered::new(),
-            in_flight: BTreeSet::new(),
-            lower: LowerBound::new(),
+            horizon: Horizon::new(),
+            rows_in_flight: 0,
             paused_until: None,
         })
     }
@@ -157,11 +131,6 @@ impl<'a> Sender<'a> {
         }
         while self.batches.len() < self.settings.relay_in_flight {
             let rows = self.read(db).await?;
-            let now = Instant::now();
-            let lowest = self.in_flight.first().copied().into_iter().chain(rows.first().map(|row| row.id)).min();
-            if let Some(lowest) = lowest {
-                self.lower.observe(now, lowest);
-            }
             if rows.is_empty() {
                 return Ok(false);
             }
@@ -170,18 +139,26 @@ impl<'a> Sender<'a> {
         Ok(true)
     }
 
+    /// The next rows that were not read yet, in order, as one statement and so of one snapshot: where a row of a key is
+    /// seen, the earlier ones of that key are.
     async fn read(&mut self, db: &PgPool) -> Result<Vec<Pending>, Failure> {
-        let in_flight: Vec<i64> = self.in_flight.iter().copied().collect();
+        let begun = Instant::now();
+        let (from, to) = self.horizon.gaps();
         let rows = sqlx::query(
-            "select id, topic, key, headers, payload from outbox \
-             where id > $1 and id <> all ($2) order by id limit $3",
+            "select id, topic, key, headers, payload from ( \
+                 select o.* from unnest($1::bigint[], $2::bigint[]) as gap (low, high) \
+                 cross join lateral (select * from outbox where id between gap.low and gap.high order by id limit $4) o \
+                 union all \
+                 (select * from outbox where id > $3 order by id limit $4) \
+             ) unread order by id limit $4",
         )
-        .bind(self.lower.bound)
-        .bind(in_flight)
+        .bind(from)
+        .bind(to)
+        .bind(self.horizon.highest())
         .bind(i64::try_from(self.settings.relay_batch).unwrap_or(i64::MAX))
         .fetch_all(db)
         .await?;
-        rows.iter()
+        let rows: Vec<Pending> = rows.iter()
             .map(|row| {
                 Ok(Pending {
                     id: row.try_get(0)?,
@@ -191,7 +168,10 @@ impl<'a> Sender<'a> {
                     payload: row.try_get(4)?,
                 })
             })
-            .collect()
+            .collect::<Result<_, Failure>>()?;
+        let whole = rows.len() < self.settings.relay_batch;
+        self.horizon.read((begun, Instant::now()), rows.iter().map(|row| row.id), whole);
+        Ok(rows)
     }
 
     /// Hands all rows to the producer, in order, before any acknowledgement is awaited.
@@ -217,7 +197,7 @@ impl<'a> Sender<'a> {
                 Err(error) => refused = Some(format!("outbox row {}: {error}", row.id)),
             }
         }
-        self.in_flight.extend(&ids);
+        self.rows_in_flight += ids.len();
         self.status.sent(ids.len());
         let db = db.clone();
         self.batches.push(Box::pin(async move {
@@ -256,9 +236,7 @@ impl<'a> Sender<'a> {
         self.status.sending_ended(settled.acknowledged_after, &settled.topics);
         let published = if settled.outcome.is_ok() { settled.ids.len() } else { 0 };
         self.status.settled(settled.ids.len(), published);
-        for id in &settled.ids {
-            self.in_flight.remove(id);
-        }
+        self.rows_in_flight -= settled.ids.len();
         match settled.outcome {
             Ok(()) => Ok(()),
             // What was acknowledged and not deleted is sent again by whoever leads next.
@@ -295,8 +273,8 @@ impl<'a> Sender<'a> {
                 return Err(failure);
             }
         }
-        self.in_flight.clear();
-        self.lower = LowerBound::new();
+        self.rows_in_flight = 0;
+        self.horizon = Horizon::new();
         self.paused_until = Some(Instant::now() + AFTER_ERROR);
         Ok(())
     }
@@ -312,9 +290,8 @@ impl<'a> Sender<'a> {
 
 impl Drop for Sender<'_> {
     fn drop(&mut self) {
-        let rows = self.in_flight.len();
-        if rows > 0 {
-            self.status.settled(rows, 0);
+        if self.rows_in_flight > 0 {
+            self.status.settled(self.rows_in_flight, 0);
         }
     }
 }
@@ -373,23 +350,4 @@ fn enqueue(
     }
     let delivery = producer.send_result(record).map_err(|(error, _)| error.to_string())?;
     Ok((delivery, span))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_lower_bound_follows_a_longest_transaction_behind_and_stays_below_what_is_in_flight() {
-        let (start, mut lower) = (Instant::now(), LowerBound::new());
-        let second = |n: u64| start + Duration::from_secs(n);
-        lower.observe(second(0), 100);
-        lower.observe(second(29), 500);
-        assert_eq!(lower.bound, 0, "a transaction of second 0 may still commit a smaller id");
-        lower.observe(second(30), 600);
-        assert_eq!(lower.bound, 99);
-        // A row that committed late is in flight when its id would fall below the bound.
-        lower.observe(second(59), 300);
-        assert_eq!(lower.bound, 299);
-    }
 }

@@ -59,12 +59,12 @@ impl Instance {
                 Job::Call(task) | Job::Prepared(task, _) => std::slice::from_ref(task),
                 _ => continue,
             };
-            for task in tasks.iter().filter(|task| task.id.tp.partition == lane) {
+            for task in tasks.iter().filter(|task| around.limits.lane_of(task.id.tp) == lane) {
                 under_way += 1;
                 busy.extend(task.record.key);
             }
         }
-        for (_, slots) in self.slots.iter().filter(|(tp, _)| tp.partition == lane) {
+        for (_, slots) in self.slots.iter().filter(|(tp, _)| around.limits.lane_of(**tp) == lane) {
             busy.extend(slots.values().filter(|slot| slot.place != Place::Idle).filter_map(|slot| slot.record.key));
         }
         if under_way > around.limits.calls_per_lane {
@@ -106,7 +106,7 @@ impl Instance {
                 return Some(format!("{id:?} runs out of order"));
             }
             let expected = if slot.kind == Kind::Prepared { Place::Ready } else { Place::Idle };
-            if slot.place != expected || id.tp.partition != lane {
+            if slot.place != expected || around.limits.lane_of(id.tp) != lane {
                 return Some(format!("{id:?} runs from {:?}", slot.place));
             }
             if slot.place == Place::Idle && (self.revoked.contains(&id.tp) || self.draining) {

@@ -75,6 +75,7 @@ impl World {
         let batch_max = 1 + rng.below(6);
         let limits = Limits {
             batch_max,
+            lanes: rng.pick(&[None, None, Some(1), Some(2)]).flatten(),
             calls_per_lane: 1 + rng.below(4),
             queue_records: batch_max + rng.below(8),
             queue_bytes: if rng.percent(20) { 350 } else { 1 << 20 },

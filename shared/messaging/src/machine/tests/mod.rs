@@ -30,6 +30,7 @@ struct Driver {
 fn limits() -> Limits {
     Limits {
         batch_max: 4,
+        lanes: None,
         calls_per_lane: 3,
         queue_records: 8,
         queue_bytes: 10_000,
