@@ -26,10 +26,10 @@ impl App {
     /// # Errors
     /// Where settings contradict each other or the address is taken.
     pub async fn build(start: Start<MessagingConfig>) -> anyhow::Result<Self> {
-        let Start { service, own, pool, shutdown } = start;
-        let mut settings = own.settings(NAME, &service)?;
+        let Start { service, mut own, pool, shutdown } = start;
         // Most orders are for the same few things: lanes side by side would wait for each other's rows of the stock.
-        settings.lanes = settings.lanes.or(Some(1));
+        own.lanes = own.lanes.or(Some(1));
+        let settings = own.settings(NAME, &service)?;
         let listener = TcpListener::bind(service.http_addr).await;
         let listener = listener.with_context(|| format!("can't listen on {}", service.http_addr))?;
         let mut runtime = Runtime::new(pool.clone(), settings, shutdown).operated_with(service.operator_token);

@@ -47,7 +47,7 @@ pub(super) async fn until_at_rest(suite: &Suite) -> Result<()> {
         if start.elapsed() > BOUND {
             bail!("no rest after {BOUND:?}: {moving}");
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 

@@ -75,7 +75,7 @@ pub struct Settings {
     pub relay_poll: Duration,
     /// The most rows that the relay reads at once.
     pub relay_batch: usize,
-    /// The most read batches that wait for acknowledgements.
+    /// The most read batches that wait for acknowledgements. With one, the next batch is whatever came meanwhile.
     pub relay_in_flight: usize,
 }
 
@@ -95,7 +95,7 @@ impl Settings {
             retry_in_place_pause: Duration::from_millis(50),
             batch_max: 500,
             lanes: None,
-            calls_per_lane: 32,
+            calls_per_lane: 64,
             call_timeout: Duration::from_secs(60),
             queue_records: 2_000,
             queue_bytes: 8 * 1024 * 1024,
@@ -109,7 +109,7 @@ impl Settings {
             redrive_limit: 5,
             relay_poll: Duration::from_millis(500),
             relay_batch: 1_000,
-            relay_in_flight: 4,
+            relay_in_flight: 1,
         }
     }
 

@@ -37,6 +37,9 @@ const PLANS: [(&str, &str); 4] = [
     ("enable_mergejoin", "off"),
 ];
 
+/// How long an idle connection is taken to be alive without asking.
+const TRUSTED: Duration = Duration::from_millis(500);
+
 /// How long a caller waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -68,7 +71,18 @@ pub async fn connect(url: &SecretString, size: u32, application_name: &str, wait
         .await
         .with_context(|| format!("the database {server} can't be used"))?;
     tracing::info!(server, version, size, "connected to the database");
-    let pool = PgPoolOptions::new().max_connections(size).acquire_timeout(ACQUIRE_TIMEOUT);
+    // A question to the server before each use would be a round trip more for every statement; one that was used a moment ago
+    // is taken to be there, and where it is not, the work is done again.
+    let pool = PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, idle| {
+            Box::pin(async move {
+                let alive = idle.idle_for < TRUSTED || connection.ping().await.is_ok();
+                Ok(alive)
+            })
+        });
     Ok(pool.connect_lazy_with(options))
 }
 

@@ -63,8 +63,8 @@ pub struct MessagingConfig {
     /// `BATCH_MAX`: the most events in one transaction.
     #[serde(default)]
     pub batch_max: Option<usize>,
-    /// `LANES`: how many lanes work side by side, each with a transaction of its own (default: one for each partition;
-    /// inventory-service: one in all, because its lanes would wait for each other's stock).
+    /// `LANES`: how many lanes work side by side, each with a transaction of its own (default: as many as there are cores,
+    /// and never more than partitions; inventory-service: one, because its lanes would wait for each other's stock).
     #[serde(default)]
     pub lanes: Option<usize>,
     /// `CALLS_PER_LANE`: the most outside calls under way in one lane.
@@ -89,6 +89,10 @@ pub struct MessagingConfig {
     /// `REDRIVE_LIMIT`: how often an event may be redriven before it takes force (default 5).
     #[serde(default)]
     pub redrive_limit: Option<u16>,
+    /// `RELAY_IN_FLIGHT`: how many batches of the outbox wait for the broker at once (default 1: the next one is whatever came
+    /// meanwhile). More pay off where the broker is far away.
+    #[serde(default)]
+    pub relay_in_flight: Option<usize>,
     /// `RELAY_POLL_MS`: the slow poll behind the relay's wake-ups.
     #[serde(default)]
     pub relay_poll_ms: Option<u64>,
@@ -117,12 +121,14 @@ impl MessagingConfig {
             settings.properties = properties.map_err(|reason| invalid("KAFKA_PROPERTIES", reason))?;
         }
         set(&mut settings.batch_max, self.batch_max);
-        settings.lanes = self.lanes;
+        // More would make more and smaller transactions out of the same events.
+        settings.lanes = self.lanes.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
         set(&mut settings.calls_per_lane, self.calls_per_lane);
         set(&mut settings.inbox_days, self.inbox_days);
         set(&mut settings.redrive_limit, self.redrive_limit);
         set(&mut settings.session_timeout, self.session_timeout_ms.map(Duration::from_millis));
         set(&mut settings.max_poll_interval, self.max_poll_interval_ms.map(Duration::from_millis));
+        set(&mut settings.relay_in_flight, self.relay_in_flight);
         set(&mut settings.relay_poll, self.relay_poll_ms.map(Duration::from_millis));
         settings.call_timeout = settings.call_timeout.min(settings.max_poll_interval / 2);
         set(&mut settings.call_timeout, self.call_timeout_ms.map(Duration::from_millis));

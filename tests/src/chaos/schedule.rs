@@ -25,7 +25,7 @@ pub const BROKERS: usize = 3;
 pub const EVERY_KIND_MINUTES: u64 = 5;
 
 /// SIGKILLs of services that a run has room for at least: what happens most in life happens most here.
-const KILLS_PER_MINUTE: usize = 3;
+const KILLS_PER_MINUTE: usize = 4;
 
 /// Nothing fails before and after: the suite is seen working, and every fault is healed.
 const MARGIN_MS: u64 = 3_000;

@@ -131,10 +131,14 @@ impl<'a> Sender<'a> {
         }
         while self.batches.len() < self.settings.relay_in_flight {
             let rows = self.read(db).await?;
-            if rows.is_empty() {
+            let all = rows.len() < self.settings.relay_batch;
+            if !rows.is_empty() {
+                self.send(db, rows);
+            }
+            // What was committed meanwhile has left a wake-up.
+            if all {
                 return Ok(false);
             }
-            self.send(db, rows);
         }
         Ok(true)
     }
