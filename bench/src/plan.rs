@@ -134,8 +134,7 @@ pub async fn attempt(orders: usize, settings: Vec<(String, String)>, trial: Tria
     Ok(match trial {
         Trial::EndToEnd { statements } => {
             let count = if statements { CountStatements::Yes } else { CountStatements::No };
-            let found =
-                end_to_end::measure(&mut servers, Load { overrides, count, ..Load::plain(size, 1) }).await?;
+            let found = end_to_end::measure(&mut servers, Load { overrides, count, ..Load::plain(size, 1) }).await?;
             report::attempted(&found)
         }
         Trial::Latency(rate) => {

@@ -50,7 +50,12 @@ pub fn attempted(found: &EndToEnd) -> String {
         text,
         "for each order: {:.2} transactions, {:.2} statements, {:.3} flushes, {:.0} bytes of WAL\n\
          resident: {:.0} MB idle, {:.0} MB under load",
-        per_order.transactions, per_order.statements, per_order.flushes, per_order.wal_bytes, resident_mb.0, resident_mb.1,
+        per_order.transactions,
+        per_order.statements,
+        per_order.flushes,
+        per_order.wal_bytes,
+        resident_mb.0,
+        resident_mb.1,
     );
     if !found.statements.is_empty() {
         let _ = writeln!(text, "{:>9}{:>9}{:>9}  statements, for 1,000 orders", "ms", "calls", "rows");

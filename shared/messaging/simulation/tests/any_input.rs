@@ -53,7 +53,15 @@ fn input(rng: &mut Rng) -> Input {
 
 fn limits() -> Limits {
     let breaker = BreakerSettings { window_ms: 500, min_calls: 3, failure_share: 0.5, open_ms: (50, 400) };
-    Limits { batch_max: 3, lanes: None, calls_per_lane: 2, queue_records: 4, queue_bytes: 200, backoff_ms: (10, 100), breaker }
+    Limits {
+        batch_max: 3,
+        lanes: None,
+        calls_per_lane: 2,
+        queue_records: 4,
+        queue_bytes: 200,
+        backoff_ms: (10, 100),
+        breaker,
+    }
 }
 
 #[test]

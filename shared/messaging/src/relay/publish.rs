@@ -162,7 +162,8 @@ impl<'a> Sender<'a> {
         .bind(i64::try_from(self.settings.relay_batch).unwrap_or(i64::MAX))
         .fetch_all(db)
         .await?;
-        let rows: Vec<Pending> = rows.iter()
+        let rows: Vec<Pending> = rows
+            .iter()
             .map(|row| {
                 Ok(Pending {
                     id: row.try_get(0)?,
