@@ -128,7 +128,8 @@ impl Lane {
         }
         let preparing: usize = partitions.iter().map(|(_, partition)| partition.count(Stage::Preparing)).sum();
         let under_way = self.orphans.len() + preparing;
-        if under_way > 0 && room.saturating_sub(under_way) < room / 2 {
+        // A probe waits for nobody.
+        if under_way > 0 && !breaker.is_open() && room.saturating_sub(under_way) < room / 2 {
             return None;
         }
         let mut busy: HashSet<u64> = self.orphans.values().flatten().copied().collect();

@@ -109,3 +109,27 @@ fn a_clock_that_is_set_back_lengthens_no_wait() {
     assert_eq!(driver.machine.next_wakeup_ms(), Some(5_100));
     assert_eq!(driver.after_ms(100), vec![driver.run(ORDERS, &[0])]);
 }
+
+#[test]
+fn partitions_that_share_a_lane_share_its_transaction() {
+    let mut driver = Driver::limited(&[ORDERS, ELSEWHERE], Limits { lanes: Some(1), ..limits() });
+    assert_eq!(driver.arrive(ORDERS, [plain(0)]), vec![driver.run(ORDERS, &[0])]);
+    assert_eq!(driver.arrive(ELSEWHERE, [plain(0)]), vec![], "the same lane");
+    driver.arrive(ORDERS, [plain(1)]);
+    let out = driver.done(&driver.ids(ORDERS, &[0]));
+    let mut next = started(&out);
+    next.sort_unstable();
+    assert_eq!(next, vec![(ORDERS, 1), (ELSEWHERE, 0)], "one batch of both");
+}
+
+#[test]
+fn while_calls_are_under_way_the_next_ones_start_together() {
+    let mut driver = Driver::limited(&[ORDERS], Limits { calls_per_lane: 4, ..limits() });
+    let first = driver.arrive(ORDERS, (0..8).map(|offset| called(offset, offset.unsigned_abs())));
+    assert_eq!(first, vec![driver.prepare(ORDERS, &[0, 1, 2, 3])], "nothing is under way: at once");
+    let prepared = |out: &[Output]| out.iter().filter(|one| matches!(one, Output::Prepare { .. })).cloned().collect();
+    let out: Vec<Output> = prepared(&driver.answered(driver.id(ORDERS, 0), CallResult::Answered));
+    assert_eq!(out, vec![], "a quarter of the room is free");
+    let out: Vec<Output> = prepared(&driver.answered(driver.id(ORDERS, 1), CallResult::Answered));
+    assert_eq!(out, vec![driver.prepare(ORDERS, &[4, 5])], "half of it is");
+}
