@@ -79,7 +79,7 @@ fn the_schedule_of_a_seed_is_the_same_on_every_machine() {
     let wanted = [
         (3_049, Kind::GatewayTimeout),
         (3_227, Kind::DueTimesShifted),
-        (4_476, Kind::FreezePastPoll),
+        (3_894, Kind::ServiceKill),
         (7_340, Kind::Redelivery),
     ];
     assert_eq!(first, wanted);

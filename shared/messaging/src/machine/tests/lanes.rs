@@ -124,7 +124,7 @@ fn partitions_that_share_a_lane_share_its_transaction() {
 
 #[test]
 fn while_calls_are_under_way_the_next_ones_start_together() {
-    let mut driver = Driver::limited(&[ORDERS], Limits { calls_per_lane: 4, ..limits() });
+    let mut driver = Driver::limited(&[ORDERS], Limits { calls_per_lane: 4, queue_records: 20, ..limits() });
     let first = driver.arrive(ORDERS, (0..8).map(|offset| called(offset, offset.unsigned_abs())));
     assert_eq!(first, vec![driver.prepare(ORDERS, &[0, 1, 2, 3])], "nothing is under way: at once");
     let prepared = |out: &[Output]| out.iter().filter(|one| matches!(one, Output::Prepare { .. })).cloned().collect();
