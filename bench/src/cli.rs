@@ -43,6 +43,9 @@ struct Run {
     /// The page; its plots go beside it
     #[arg(long, default_value = "docs/performance.md", value_name = "FILE")]
     page: PathBuf,
+    /// The file with the figures that people see first
+    #[arg(long, default_value = "README.md", value_name = "FILE")]
+    readme: PathBuf,
     /// How many rounds
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -87,13 +90,13 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Run(Run { out, page, rounds }) => {
-            plan::rounds(&out, rounds).await?;
-            finish(&out, &page)
+        Command::Run(run) => {
+            plan::rounds(&run.out, run.rounds).await?;
+            finish(&run)
         }
-        Command::Soak(Run { out, page, .. }) => {
-            plan::soak(&out).await?;
-            finish(&out, &page)
+        Command::Soak(run) => {
+            plan::soak(&run.out).await?;
+            finish(&run)
         }
         Command::Try(Try { orders, settings, statements, rate, drain }) => {
             let what = match rate {
@@ -104,7 +107,7 @@ async fn run(cli: Cli) -> Result<()> {
             print!("{}", plan::attempt(orders, settings, what).await?);
             Ok(())
         }
-        Command::Page(Run { out, page, .. }) => finish(&out, &page),
+        Command::Page(run) => finish(&run),
         Command::Smoke => {
             let (text, violations) = plan::smoke().await?;
             print!("{text}");
@@ -115,9 +118,10 @@ async fn run(cli: Cli) -> Result<()> {
 }
 
 /// Writes the page and prints the targets; a void run is a failure.
-fn finish(out: &std::path::Path, page: &std::path::Path) -> Result<()> {
+fn finish(Run { out, page, readme, .. }: &Run) -> Result<()> {
     let results = report::load(out)?;
     report::write_page(&results, page)?;
+    report::write_readme(&results, readme)?;
     print!("{}", Targets::of(&results));
     let violations = results.violations();
     ensure!(violations == 0, "{violations} invariants were violated: the run is void");

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::Service;
+
 /// A span as a collector knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
@@ -267,4 +269,36 @@ impl Trace {
         }
         Ok(())
     }
+}
+
+/// Four services, and every step of an order that is confirmed.
+///
+/// # Errors
+/// Names the first step that is missing.
+pub fn confirmed(trace: &Trace) -> Result<()> {
+    for (service, name, kind) in [
+        ("order-service", "INSERT orders", "client"),
+        ("order-service", "create orders", "producer"),
+        ("order-service", "process payments", "consumer"),
+        ("order-service", "process inventory", "consumer"),
+        ("order-service", "process notifications", "consumer"),
+        ("payment-service", "process orders", "consumer"),
+        ("payment-service", "POST /v1/authorizations", "client"),
+        ("payment-service", "POST /v1/authorizations/{id}/capture", "client"),
+        ("payment-service", "create payments", "producer"),
+        ("inventory-service", "process orders", "consumer"),
+        ("inventory-service", "create inventory", "producer"),
+        ("notification-service", "process orders", "consumer"),
+        ("notification-service", "send mail", "client"),
+        ("notification-service", "create notifications", "producer"),
+    ] {
+        let found = trace.named(service, name).next().with_context(|| format!("no {service} {name}"))?;
+        ensure!(found.kind == kind, "{service} {name} is a {} span", found.kind);
+    }
+    for (name, times) in [("send mail", 2), ("create notifications", 2), ("process notifications", 2)] {
+        let found = trace.spans.iter().filter(|span| span.name == name).count();
+        ensure!(found == times, "{found} times {name}");
+    }
+    ensure!(trace.services() == Service::ALL.map(Service::name).into(), "services: {:?}", trace.services());
+    Ok(())
 }

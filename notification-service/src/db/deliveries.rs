@@ -71,17 +71,59 @@ fn known(row: &PgRow) -> Result<(Key, Known), Failure> {
     Ok(((OrderId(row.try_get("order_id")?), template), Known { delivery, lease_left }))
 }
 
+/// The columns of claims, one array each.
+#[derive(Default)]
+struct ClaimColumns<'a> {
+    orders: Vec<Uuid>,
+    templates: Vec<&'static str>,
+    owners: Vec<Uuid>,
+    message_ids: Vec<&'a str>,
+    again: Vec<bool>,
+}
+
+impl<'a> ClaimColumns<'a> {
+    fn of(claims: &'a [Claim]) -> Self {
+        let mut columns = Self::default();
+        for claim in claims {
+            columns.orders.push(claim.key.0.uuid());
+            columns.templates.push(claim.key.1.as_str());
+            columns.owners.push(claim.owner);
+            columns.message_ids.push(&claim.message_id);
+            columns.again.push(claim.again);
+        }
+        columns
+    }
+}
+
+/// Claims deliveries that nobody has heard of, as one statement; which of them were new.
+pub async fn claim_new(db: impl PgExecutor<'_>, claims: &[Claim], lease: Duration) -> Result<BTreeSet<Key>, Failure> {
+    let columns = ClaimColumns::of(claims);
+    let rows = sqlx::query(
+        "insert into deliveries (order_id, template, state, owner, lease_until, message_id, attempts, in_doubt) \
+         select order_id, template, 'sending', owner, clock_timestamp() + make_interval(secs => $5), message_id, 1, false \
+         from unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) as c (order_id, template, owner, message_id) \
+         order by order_id, template \
+         on conflict (order_id, template) do nothing returning order_id, template",
+    )
+    .bind(columns.orders)
+    .bind(columns.templates)
+    .bind(columns.owners)
+    .bind(columns.message_ids)
+    .bind(lease.as_secs_f64())
+    .fetch_all(db)
+    .await?;
+    let key = |row: &PgRow| {
+        let template: String = row.try_get(1)?;
+        let template = Template::parse(&template).ok_or_else(|| foreign("deliveries.template", &template))?;
+        Ok((OrderId(row.try_get(0)?), template))
+    };
+    rows.iter().map(key).collect()
+}
+
 /// Records claims on deliveries that [`lock`] read and that may be claimed. A conflict where another transaction was first
 /// with a new one.
 pub async fn claim(db: &mut PgConnection, claims: &[Claim], lease: Duration) -> Result<(), Failure> {
-    let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for claim in claims {
-        columns.0.push(claim.key.0.uuid());
-        columns.1.push(claim.key.1.as_str());
-        columns.2.push(claim.owner);
-        columns.3.push(claim.message_id.as_str());
-        columns.4.push(claim.again);
-    }
+    let columns = ClaimColumns::of(claims);
     // The rows that were there are locked, so whoever holds a live lease now has come since: a conflict.
     let claimed = sqlx::query(
         "insert into deliveries as d (order_id, template, state, owner, lease_until, message_id, attempts, in_doubt) \
@@ -94,11 +136,11 @@ pub async fn claim(db: &mut PgConnection, claims: &[Claim], lease: Duration) -> 
              updated_at = now() \
          where d.lease_until is null and d.state <> 'sent' or d.lease_until <= clock_timestamp()",
     )
-    .bind(columns.0)
-    .bind(columns.1)
-    .bind(columns.2)
-    .bind(columns.3)
-    .bind(columns.4)
+    .bind(columns.orders)
+    .bind(columns.templates)
+    .bind(columns.owners)
+    .bind(columns.message_ids)
+    .bind(columns.again)
     .bind(lease.as_secs_f64())
     .execute(db)
     .await?

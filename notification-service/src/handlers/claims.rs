@@ -94,7 +94,8 @@ impl Claims {
         claimed.since.elapsed() + bound < self.lease
     }
 
-    /// Looks up these deliveries and claims those that are to be sent, in one short transaction.
+    /// Claims these deliveries, or says what else is to be done about them: as one statement where none is known, which is
+    /// nearly always, and in a short transaction for those that are.
     pub async fn make(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Ruling>, Failure> {
         let mut races = 0;
         loop {
@@ -111,12 +112,17 @@ impl Claims {
         if messaging::fault::removed(messaging::fault::Guard::DeliveryLedger) {
             return Ok(self.all_sent(keys));
         }
+        let mut rulings = self.claim_new(keys).await?;
+        let keys: BTreeSet<Key> = keys.iter().filter(|key| !rulings.contains_key(*key)).copied().collect();
+        if keys.is_empty() {
+            return Ok(rulings);
+        }
         // Before the claim is made, so that it never seems younger than it is.
         let since = Instant::now();
         let mut tx = self.db.begin().await?;
-        let known = deliveries::lock(&mut tx, keys).await?;
-        let (mut rulings, mut claims) = (BTreeMap::new(), Vec::new());
-        for key in keys {
+        let known = deliveries::lock(&mut tx, &keys).await?;
+        let mut claims = Vec::new();
+        for key in &keys {
             let found = known.get(key);
             let ruling = match next_step(found.map(|found| found.delivery), self.on_unknown) {
                 Step::Done => Ruling::Done,
@@ -139,6 +145,37 @@ impl Claims {
         messaging::crash_point!(BeforeDeliveryClaim);
         tx.commit().await?;
         messaging::crash_point!(AfterDeliveryClaim);
+        Ok(rulings)
+    }
+
+    /// Claims those of which there is no row yet.
+    async fn claim_new(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Ruling>, Failure> {
+        let since = Instant::now();
+        let claim = |key: &Key| Claim {
+            key: *key,
+            owner: Uuid::new_v4(),
+            message_id: key.1.message_id(key.0, &self.sender),
+            again: false,
+        };
+        let claims: Vec<Claim> = keys.iter().map(claim).collect();
+        // From now on, whatever becomes of the statement: a claim whose end is unknown is ended before the next ones.
+        let claimed: Vec<Claimed> = claims
+            .iter()
+            .map(|claim| Claimed { claim: claim.clone(), since, begun: false, unused: Arc::clone(&self.unused) })
+            .collect();
+        messaging::crash_point!(BeforeDeliveryClaim);
+        let made = deliveries::claim_new(&self.db, &claims, self.lease).await?;
+        messaging::crash_point!(AfterDeliveryClaim);
+        let mut rulings = BTreeMap::new();
+        for claimed in claimed {
+            let key = claimed.claim.key;
+            if made.contains(&key) {
+                rulings.insert(key, Ruling::Send(claimed));
+            } else {
+                // There is no such claim to end.
+                drop(claimed.begin());
+            }
+        }
         Ok(rulings)
     }
 

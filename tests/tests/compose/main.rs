@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod messages;
+mod observe;
 mod settings;
 
 use std::sync::LazyLock;

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use contracts::{OrderId, TraceParent};
 use jiff::Timestamp;
 use serde_json::Value;
 use system_tests::collector::Collector;
 use system_tests::jaeger::{self, Jaeger};
-use system_tests::traces::{self, Trace};
+use system_tests::traces::{self, Trace, confirmed};
 use system_tests::{BOUND, NewOrder, Service, Settings, Suite};
 use testkit::eventually;
 use tokio::net::TcpListener;
@@ -43,35 +43,6 @@ async fn whole(trace: impl AsyncFn() -> Result<Trace>, expected: impl Fn(&Trace)
         Ok(trace)
     })
     .await
-}
-
-/// Four services, and every step of an order that is confirmed.
-fn confirmed(trace: &Trace) -> Result<()> {
-    for (service, name, kind) in [
-        ("order-service", "INSERT orders", "client"),
-        ("order-service", "create orders", "producer"),
-        ("order-service", "process payments", "consumer"),
-        ("order-service", "process inventory", "consumer"),
-        ("order-service", "process notifications", "consumer"),
-        ("payment-service", "process orders", "consumer"),
-        ("payment-service", "POST /v1/authorizations", "client"),
-        ("payment-service", "POST /v1/authorizations/{id}/capture", "client"),
-        ("payment-service", "create payments", "producer"),
-        ("inventory-service", "process orders", "consumer"),
-        ("inventory-service", "create inventory", "producer"),
-        ("notification-service", "process orders", "consumer"),
-        ("notification-service", "send mail", "client"),
-        ("notification-service", "create notifications", "producer"),
-    ] {
-        let found = trace.named(service, name).next().with_context(|| format!("no {service} {name}"))?;
-        ensure!(found.kind == kind, "{service} {name} is a {} span", found.kind);
-    }
-    for (name, times) in [("send mail", 2), ("create notifications", 2), ("process notifications", 2)] {
-        let found = trace.spans.iter().filter(|span| span.name == name).count();
-        ensure!(found == times, "{found} times {name}");
-    }
-    ensure!(trace.services() == Service::ALL.map(Service::name).into(), "services: {:?}", trace.services());
-    Ok(())
 }
 
 /// Every processed event names a batch transaction that names it.

@@ -81,12 +81,19 @@ impl Relay {
             }
             tokio::select! {
                 Some(settled) = sender.batches.next(), if !sender.batches.is_empty() => sender.settle(settled).await?,
-                () = self.wake.notified() => {}
-                notified = listener.recv() => { notified?; }
-                _ = poll.tick() => sender.see_to_the_producer().await?,
+                () = self.wake.notified() => sender.unread = true,
+                notified = listener.recv() => {
+                    notified?;
+                    sender.unread = true;
+                }
+                _ = poll.tick() => {
+                    sender.unread = true;
+                    sender.see_to_the_producer().await?;
+                }
                 _ = beat.tick() => leadership.beat().await?,
                 () = shutdown.cancelled(), if drain_until.is_none() => {
                     drain_until = Some(Instant::now() + self.settings.drain);
+                    sender.unread = true;
                 }
             }
         }
@@ -105,6 +112,8 @@ struct Sender<'a> {
     batches: Batches,
     /// Which rows were read: they are in flight or gone.
     horizon: Horizon,
+    /// Whether there may be rows that were not read: after a commit, a poll, or a reading that was cut off.
+    unread: bool,
     rows_in_flight: usize,
     paused_until: Option<Instant>,
 }
@@ -119,6 +128,7 @@ impl<'a> Sender<'a> {
             stranded,
             batches: FuturesUnordered::new(),
             horizon: Horizon::new(),
+            unread: true,
             rows_in_flight: 0,
             paused_until: None,
         })
@@ -129,18 +139,15 @@ impl<'a> Sender<'a> {
         if self.paused_until.is_some_and(|until| until > Instant::now()) {
             return Ok(true);
         }
-        while self.batches.len() < self.settings.relay_in_flight {
+        while self.unread && self.batches.len() < self.settings.relay_in_flight {
             let rows = self.read(db).await?;
-            let all = rows.len() < self.settings.relay_batch;
+            // A short reading has found everything; what was committed meanwhile has left a wake-up.
+            self.unread = rows.len() >= self.settings.relay_batch;
             if !rows.is_empty() {
                 self.send(db, rows);
             }
-            // What was committed meanwhile has left a wake-up.
-            if all {
-                return Ok(false);
-            }
         }
-        Ok(true)
+        Ok(self.unread)
     }
 
     /// The next rows that were not read yet, in order, as one statement and so of one snapshot: where a row of a key is
@@ -280,6 +287,7 @@ impl<'a> Sender<'a> {
         }
         self.rows_in_flight = 0;
         self.horizon = Horizon::new();
+        self.unread = true;
         self.paused_until = Some(Instant::now() + AFTER_ERROR);
         Ok(())
     }
