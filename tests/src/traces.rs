@@ -106,12 +106,14 @@ impl JaegerSpan {
         let attributes: BTreeMap<String, String> =
             self.tags.into_iter().map(|tag| (tag.key, text(tag.value))).collect();
         let (mut parent, mut links) = (None, Vec::new());
-        for reference in self.references {
-            match reference.ref_type.as_str() {
-                "CHILD_OF" if parent.is_none() && reference.trace_id == self.trace_id => {
-                    parent = Some(reference.span_id)
-                }
-                _ => links.push((reference.trace_id, reference.span_id)),
+        // The parent comes first. Where it is linked too, Jaeger names it once, as what the span follows from.
+        for (index, reference) in self.references.into_iter().enumerate() {
+            let child = reference.ref_type == "CHILD_OF";
+            if index == 0 && reference.trace_id == self.trace_id {
+                parent = Some(reference.span_id.clone());
+            }
+            if index > 0 || !child {
+                links.push((reference.trace_id, reference.span_id));
             }
         }
         Span {
