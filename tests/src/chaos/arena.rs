@@ -172,6 +172,8 @@ fn settings() -> Settings {
     let environment = [
         ("MAX_POLL_INTERVAL_MS", MAX_POLL_INTERVAL_MS.to_string()),
         ("ORDER_DEADLINE_SECS", "60".to_owned()),
+        // A call that the gateway never heard of is asked for as long: it has to be given up within the drain.
+        ("UNKNOWN_ASK_SECS", "45".to_owned()),
         ("DEADLINE_BEHIND_SECS", "5".to_owned()),
         ("DATABASE_WAIT_SECS", "60".to_owned()),
     ];
