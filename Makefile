@@ -67,7 +67,7 @@ check: bootstrap ## Formatting, lints and documentation, without warnings
 	  else echo 'shellcheck is not installed: the shell scripts are only parsed'; \
 	  for file in $(shell_files); do bash -n "$$file" || exit 1; done; fi
 
-bench: bootstrap ## Measure everything on an idle machine (50 minutes); writes docs/performance.md
+bench: bootstrap ## Measure everything on an idle machine (half an hour, and the build); writes docs/performance.md
 	$(CARGO) build $(CARGO_FLAGS) --release $(benched) --bins
 	@exec $(target)/release/bench run
 

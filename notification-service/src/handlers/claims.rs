@@ -129,11 +129,10 @@ impl Claims {
                 Step::Wait => Ruling::Wait(found.map(|found| found.lease_left).unwrap_or_default()),
                 Step::Report => Ruling::Report,
                 Step::Send { again } => {
-                    let message_id = key.1.message_id(key.0, &self.sender);
-                    let claim = Claim { key: *key, owner: Uuid::new_v4(), message_id, again };
+                    let claim = self.claim(key, again);
                     claims.push(claim.clone());
                     // From now on, whatever becomes of this transaction or its commit.
-                    Ruling::Send(Claimed { claim, since, begun: false, unused: Arc::clone(&self.unused) })
+                    Ruling::Send(self.claimed(claim, since))
                 }
             };
             rulings.insert(*key, ruling);
@@ -148,21 +147,21 @@ impl Claims {
         Ok(rulings)
     }
 
+    fn claim(&self, key: &Key, again: bool) -> Claim {
+        let message_id = key.1.message_id(key.0, &self.sender);
+        Claim { key: *key, owner: Uuid::new_v4(), message_id, again }
+    }
+
+    fn claimed(&self, claim: Claim, since: Instant) -> Claimed {
+        Claimed { claim, since, begun: false, unused: Arc::clone(&self.unused) }
+    }
+
     /// Claims those of which there is no row yet.
     async fn claim_new(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Ruling>, Failure> {
         let since = Instant::now();
-        let claim = |key: &Key| Claim {
-            key: *key,
-            owner: Uuid::new_v4(),
-            message_id: key.1.message_id(key.0, &self.sender),
-            again: false,
-        };
-        let claims: Vec<Claim> = keys.iter().map(claim).collect();
+        let claims: Vec<Claim> = keys.iter().map(|key| self.claim(key, false)).collect();
         // From now on, whatever becomes of the statement: a claim whose end is unknown is ended before the next ones.
-        let claimed: Vec<Claimed> = claims
-            .iter()
-            .map(|claim| Claimed { claim: claim.clone(), since, begun: false, unused: Arc::clone(&self.unused) })
-            .collect();
+        let claimed: Vec<Claimed> = claims.iter().map(|claim| self.claimed(claim.clone(), since)).collect();
         messaging::crash_point!(BeforeDeliveryClaim);
         let made = deliveries::claim_new(&self.db, &claims, self.lease).await?;
         messaging::crash_point!(AfterDeliveryClaim);
@@ -182,11 +181,7 @@ impl Claims {
     /// Claims that nothing records: what the delivery ledger is for.
     #[cfg(feature = "fault-injection")]
     fn all_sent(&self, keys: &BTreeSet<Key>) -> BTreeMap<Key, Ruling> {
-        let unrecorded = |key: &Key| {
-            let message_id = key.1.message_id(key.0, &self.sender);
-            let claim = Claim { key: *key, owner: Uuid::new_v4(), message_id, again: false };
-            Ruling::Send(Claimed { claim, since: Instant::now(), begun: false, unused: Arc::clone(&self.unused) })
-        };
+        let unrecorded = |key: &Key| Ruling::Send(self.claimed(self.claim(key, false), Instant::now()));
         keys.iter().map(|key| (*key, unrecorded(key))).collect()
     }
 

@@ -151,6 +151,10 @@ pub async fn ask_readiness(mut http_addr: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Of every process that is made of this crate: messages are many small strings, of which glibc's allocator costs more.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +166,3 @@ mod tests {
         assert_eq!(Arguments::parse_from(["order-service", "migrate"]).command, Some(Command::Migrate));
     }
 }
-
-/// Of every process that is made of this crate: messages are many small strings, of which glibc's allocator costs more.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,7 +1,7 @@
 //! The relay: publishes the outbox (I11). Nothing else holds a producer.
 //!
 //! One instance of a service is active, elected by a session advisory lock. It reads rows in id order without locking
-//! them or holding a transaction open, keeps several batches in flight, and deletes exactly the rows that were
+//! them or holding a transaction open, keeps one batch in flight, and deletes exactly the rows that were
 //! acknowledged. A row is published at least once: between the acknowledgement and the delete a crash repeats it, and
 //! the consumers' inbox absorbs that. Two relays by accident can only duplicate: each sends a key's rows in id order,
 //! and ids are taken under the aggregate's lock.
@@ -9,8 +9,8 @@
 //! After any delivery error, or when the producer has lost every broker, it is discarded as a whole and sending goes on at the first row that is still there.
 //!
 //! It is woken by commits in its own process, by one coalesced NOTIFY from other instances, and by a slow poll behind
-//! both. Deliberately absent: a cursor over ids. Ids are not commit order, and a cursor would skip a row that commits
-//! late.
+//! both. Deliberately absent: a mere cursor over ids. Ids are not commit order, and it would skip a row that commits late;
+//! what is missing below the highest id is looked for (`horizon.rs`).
 
 mod horizon;
 mod leader;

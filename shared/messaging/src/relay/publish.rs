@@ -244,11 +244,16 @@ impl<'a> Sender<'a> {
         }));
     }
 
-    async fn settle(&mut self, settled: Settled) -> Result<(), Failure> {
+    /// Takes a batch that has ended off what is in flight.
+    fn ended(&mut self, settled: &Settled) {
+        let rows = settled.ids.len();
         self.status.sending_ended(settled.acknowledged_after, &settled.topics);
-        let published = if settled.outcome.is_ok() { settled.ids.len() } else { 0 };
-        self.status.settled(settled.ids.len(), published);
-        self.rows_in_flight -= settled.ids.len();
+        self.status.settled(rows, if settled.outcome.is_ok() { rows } else { 0 });
+        self.rows_in_flight -= rows;
+    }
+
+    async fn settle(&mut self, settled: Settled) -> Result<(), Failure> {
+        self.ended(&settled);
         match settled.outcome {
             Ok(()) => Ok(()),
             // What was acknowledged and not deleted is sent again by whoever leads next.
@@ -278,14 +283,11 @@ impl<'a> Sender<'a> {
         // Dropping blocks until the background thread has ended.
         tokio::task::spawn_blocking(move || drop(old)).await.ok();
         while let Some(settled) = self.batches.next().await {
-            self.status.sending_ended(settled.acknowledged_after, &settled.topics);
-            let published = if settled.outcome.is_ok() { settled.ids.len() } else { 0 };
-            self.status.settled(settled.ids.len(), published);
+            self.ended(&settled);
             if let Err(BatchError::Delete(failure)) = settled.outcome {
                 return Err(failure);
             }
         }
-        self.rows_in_flight = 0;
         self.horizon = Horizon::new();
         self.unread = true;
         self.paused_until = Some(Instant::now() + AFTER_ERROR);
