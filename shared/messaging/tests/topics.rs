@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use messaging::topics::{LiveTopic, Overrides, TopicsError, TopicsFile, apply, live};
@@ -114,6 +115,15 @@ async fn operator_sets(cluster: &Cluster, topic: &str, settings: &[(&str, &str)]
     }
     for result in admin(cluster)?.alter_configs([&config], &AdminOptions::new()).await? {
         result.map_err(|(_, code)| anyhow::anyhow!("altering {topic}: {code}"))?;
+    }
+    // The controller has them; the broker, which is asked what there is to keep, hears of them a little later.
+    for (name, value) in settings {
+        testkit::eventually("the broker shows what the operator set", Duration::from_secs(30), async || {
+            let found = setting(cluster, topic, name).await?;
+            ensure!(found == *value, "{name} is {found}");
+            Ok(())
+        })
+        .await?;
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! Topics for one test.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use messaging::topics::{DEFAULT_PROFILE, Overrides, TopicsFile};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::metadata::MetadataTopic;
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -33,7 +34,8 @@ impl TestTopics {
         format!("{}{name}", self.prefix)
     }
 
-    /// Makes the topic `name` (without the prefix) and returns its full name.
+    /// Makes the topic `name` (without the prefix) and returns its full name once the broker lists it with its leaders:
+    /// the controller answers before its broker has heard of the topic.
     ///
     /// # Errors
     /// When the broker refuses.
@@ -46,6 +48,8 @@ impl TestTopics {
                 bail!("creating {topic}: {code}");
             }
         }
+        let (bootstrap, listed) = (self.bootstrap.clone(), full.clone());
+        tokio::task::spawn_blocking(move || wait_until_listed(&bootstrap, &listed)).await??;
         Ok(full)
     }
 
@@ -79,6 +83,23 @@ impl Drop for TestTopics {
 fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
     let config = ClientConfig::new().set("bootstrap.servers", bootstrap).clone();
     config.create().context("making an admin client")
+}
+
+fn wait_until_listed(bootstrap: &str, topic: &str) -> Result<()> {
+    let probe: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).set("allow.auto.create.topics", "false").create()?;
+    let start = Instant::now();
+    loop {
+        let metadata = probe.fetch_metadata(Some(topic), BOUND)?;
+        let led = |topic: &MetadataTopic| {
+            !topic.partitions().is_empty() && topic.partitions().iter().all(|partition| partition.leader() >= 0)
+        };
+        if metadata.topics().iter().any(led) {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < BOUND, "{topic} was made and isn't listed after {BOUND:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn delete(bootstrap: &str, prefix: &str) -> Result<()> {

@@ -81,10 +81,17 @@ pub async fn apply(
     let wanted: Vec<TopicSpec> =
         file.expand().into_iter().map(|spec| TopicSpec { name: format!("{prefix}{}", spec.name), ..spec }).collect();
     let broker = Broker::connect(bootstrap)?;
-    let live = broker.topics().await?;
+    let mut live = broker.topics().await?;
+    let unseen: Vec<&TopicSpec> = wanted.iter().filter(|spec| !live.contains_key(&spec.name)).collect();
+    let missing = broker.creatable(&unseen).await?;
+    if missing.len() < unseen.len() {
+        // The controller knows topics that the broker has not heard of yet: what they are decides whether to refuse.
+        let there = wanted.iter().filter(|spec| !missing.contains(&spec.name));
+        live = broker.wait_for_leaders(there).await?;
+    }
     refuse_other_partitions(&wanted, &live)?;
 
-    let missing: Vec<&TopicSpec> = wanted.iter().filter(|spec| !live.contains_key(&spec.name)).collect();
+    let missing: Vec<&TopicSpec> = wanted.iter().filter(|spec| missing.contains(&spec.name)).collect();
     let created = broker.create(&missing).await?;
     let live = broker.wait_for_leaders(&wanted).await?;
     refuse_other_partitions(&wanted, &live)?;
@@ -174,6 +181,20 @@ impl Broker {
 
     /// Creates the topics and answers which of them were not there before.
     async fn create(&self, missing: &[&TopicSpec]) -> Result<BTreeSet<String>, TopicsError> {
+        self.request_creation(missing, &options()).await
+    }
+
+    /// Which of the topics aren't there by the word of the controller, which knows before any broker does (KRaft:
+    /// brokers follow the controller's log).
+    async fn creatable(&self, unseen: &[&TopicSpec]) -> Result<BTreeSet<String>, TopicsError> {
+        self.request_creation(unseen, &options().validate_only(true)).await
+    }
+
+    async fn request_creation(
+        &self,
+        missing: &[&TopicSpec],
+        options: &AdminOptions,
+    ) -> Result<BTreeSet<String>, TopicsError> {
         if missing.is_empty() {
             return Ok(BTreeSet::new());
         }
@@ -182,7 +203,7 @@ impl Broker {
             spec.config.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
         });
         let new: Vec<NewTopic<'_>> = new.collect();
-        let results = self.client.create_topics(&new, &options()).await.map_err(|e| self.unreachable(e))?;
+        let results = self.client.create_topics(&new, options).await.map_err(|e| self.unreachable(e))?;
         let mut created = BTreeSet::new();
         for result in results {
             match result {
@@ -199,12 +220,15 @@ impl Broker {
         Ok(created)
     }
 
-    async fn wait_for_leaders(&self, wanted: &[TopicSpec]) -> Result<BTreeMap<String, Shape>, TopicsError> {
+    async fn wait_for_leaders<'a>(
+        &self,
+        wanted: impl IntoIterator<Item = &'a TopicSpec> + Clone,
+    ) -> Result<BTreeMap<String, Shape>, TopicsError> {
         let start = Instant::now();
         loop {
             let live = self.topics().await?;
             let ready = |spec: &&TopicSpec| live.get(&spec.name).is_some_and(|topic| topic.led);
-            let Some(waiting) = wanted.iter().find(|spec| !ready(spec)) else {
+            let Some(waiting) = wanted.clone().into_iter().find(|spec| !ready(spec)) else {
                 return Ok(live);
             };
             if start.elapsed() > BOUND {
@@ -271,7 +295,26 @@ impl Broker {
                 return Err(TopicsError::Broker { what: format!("alter {resource:?}"), why: code.to_string() });
             }
         }
+        self.wait_for_settings(existing).await?;
         Ok(changed)
+    }
+
+    /// Waits until the broker shows the settings that the controller took, so that whoever reads next reads them.
+    async fn wait_for_settings(&self, existing: &[&TopicSpec]) -> Result<(), TopicsError> {
+        let names: Vec<&str> = existing.iter().map(|spec| &*spec.name).collect();
+        let start = Instant::now();
+        loop {
+            let configs = self.configs(&names).await?;
+            let differs =
+                |spec: &&&TopicSpec| configs.get(&spec.name).is_some_and(|c| !differences(spec, c).is_empty());
+            let Some(waiting) = existing.iter().find(differs) else {
+                return Ok(());
+            };
+            if start.elapsed() > BOUND {
+                return Err(self.unreachable(format!("{} has its old settings after {BOUND:?}", waiting.name)));
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 }
 
