@@ -43,7 +43,7 @@ pub fn relay(meter: &Meter, status: &Arc<RelayStatus>) {
     meter
         .u64_observable_gauge("relay.in_flight")
         .with_unit("{row}")
-        .with_description("Rows that were sent and are not yet deleted")
+        .with_description("Rows that were sent and are not yet acknowledged")
         .with_callback(move |observer| observer.observe(shown.in_flight() as u64, &[]))
         .build();
     let shown = Arc::clone(status);

@@ -2,8 +2,8 @@
 //!
 //! One instance of a service is active, elected by a session advisory lock. It reads rows in id order without locking
 //! them or holding a transaction open, keeps one batch in flight, and deletes exactly the rows that were
-//! acknowledged. A row is published at least once: between the acknowledgement and the delete a crash repeats it, and
-//! the consumers' inbox absorbs that. Two relays by accident can only duplicate: each sends a key's rows in id order,
+//! acknowledged, those of some moments together. A row is published at least once: between the acknowledgement and the
+//! delete a crash repeats it, and the consumers' inbox absorbs that. Two relays by accident can only duplicate: each sends a key's rows in id order,
 //! and ids are taken under the aggregate's lock.
 //!
 //! After any delivery error, or when the producer has lost every broker, it is discarded as a whole and sending goes on at the first row that is still there.
@@ -108,7 +108,7 @@ impl RelayStatus {
         self.leading.load(Ordering::Relaxed)
     }
 
-    /// Rows that were sent and are not yet deleted.
+    /// Rows that were sent and are not yet acknowledged.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }

@@ -29,6 +29,13 @@ use crate::trace::Sending;
 /// How long sending pauses after a delivery error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
 
+/// How long acknowledged rows may wait for others to be deleted with them: a crash sends again what was acknowledged
+/// in this time, and a transaction with its flush for each lone event would cost more than the event.
+const DELETE_AFTER: Duration = Duration::from_millis(50);
+
+/// So many are deleted at once.
+const DELETE_AT: usize = 1_000;
+
 /// How many statistics in a row must show no broker: while a client bootstraps again, one may.
 const STRANDED: u32 = 2;
 
@@ -46,16 +53,8 @@ struct Settled {
     ids: Vec<i64>,
     /// How many rows there were for each topic on the broker.
     topics: Vec<(String, u64)>,
-    /// How long the acknowledgements took, where all came.
-    acknowledged_after: Option<Duration>,
-    outcome: Result<(), BatchError>,
-}
-
-enum BatchError {
-    /// At least one row was not acknowledged.
-    Delivery(String),
-    /// All were, but the database did not delete them.
-    Delete(Failure),
+    /// How long the acknowledgements took; or what became of a row that was not acknowledged.
+    acknowledged: Result<Duration, String>,
 }
 
 impl Relay {
@@ -67,13 +66,14 @@ impl Relay {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut poll = tokio::time::interval(self.settings.relay_poll);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sender = Sender::new(&self.settings, &self.status)?;
+        let mut sender = Sender::new(&self.settings, &self.status, &self.db)?;
         let mut drain_until: Option<Instant> = None;
         loop {
-            let more = sender.fill(&self.db).await?;
+            let more = sender.fill().await?;
             if let Some(until) = drain_until
                 && ((sender.batches.is_empty() && !more) || Instant::now() >= until)
             {
+                sender.acknowledged.delete_now().await?;
                 // The drain has one bound: flushing gets what is left of it.
                 sender.close(until.saturating_duration_since(Instant::now())).await;
                 leadership.resign().await;
@@ -81,6 +81,7 @@ impl Relay {
             }
             tokio::select! {
                 Some(settled) = sender.batches.next(), if !sender.batches.is_empty() => sender.settle(settled).await?,
+                deleted = sender.acknowledged.delete() => deleted?,
                 () = self.wake.notified() => sender.unread = true,
                 notified = listener.recv() => {
                     notified?;
@@ -102,15 +103,72 @@ impl Relay {
 
 type Batches = FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = Settled> + Send>>>;
 
+/// Rows that were acknowledged and are to be deleted: some together, beside the reading and the sending.
+struct Acknowledged {
+    db: PgPool,
+    ids: Vec<i64>,
+    /// When the first of them was acknowledged.
+    since: Instant,
+    deleting: Option<std::pin::Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>>,
+}
+
+impl Acknowledged {
+    fn new(db: &PgPool) -> Self {
+        Self { db: db.clone(), ids: Vec::new(), since: Instant::now(), deleting: None }
+    }
+
+    fn add(&mut self, ids: Vec<i64>) {
+        if self.ids.is_empty() {
+            self.since = Instant::now();
+        }
+        self.ids.extend(ids);
+    }
+
+    /// Waits until there is something to delete and deletes it; may be dropped and called again at any point.
+    async fn delete(&mut self) -> Result<(), Failure> {
+        if self.deleting.is_none() {
+            if self.ids.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            if self.ids.len() < DELETE_AT {
+                tokio::time::sleep_until(self.since + DELETE_AFTER).await;
+            }
+        }
+        self.delete_now().await
+    }
+
+    /// Deletes all of them.
+    async fn delete_now(&mut self) -> Result<(), Failure> {
+        while self.deleting.is_some() || !self.ids.is_empty() {
+            let deleting = self.deleting.get_or_insert_with(|| {
+                crash_point!(BeforeDelete);
+                Box::pin(delete(std::mem::take(&mut self.ids), self.db.clone()))
+            });
+            let deleted = deleting.await;
+            self.deleting = None;
+            crash_point!(AfterDelete);
+            deleted?;
+        }
+        Ok(())
+    }
+}
+
+async fn delete(ids: Vec<i64>, db: PgPool) -> Result<(), Failure> {
+    sqlx::query("delete from outbox where id = any($1)").bind(ids).execute(&db).await?;
+    Ok(())
+}
+
 /// The producer and what it has in flight.
 struct Sender<'a> {
     settings: &'a Settings,
     status: &'a RelayStatus,
+    db: &'a PgPool,
     producer: FutureProducer<Context>,
     /// How many statistics in a row showed no broker.
     stranded: Arc<AtomicU32>,
     batches: Batches,
-    /// Which rows were read: they are in flight or gone.
+    acknowledged: Acknowledged,
+    /// Which rows were read: they are in flight, acknowledged or gone.
     horizon: Horizon,
     /// Whether there may be rows that were not read: after a commit, a poll, or a reading that was cut off.
     unread: bool,
@@ -119,14 +177,16 @@ struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    fn new(settings: &'a Settings, status: &'a RelayStatus) -> Result<Self, Failure> {
+    fn new(settings: &'a Settings, status: &'a RelayStatus, db: &'a PgPool) -> Result<Self, Failure> {
         let stranded = Arc::default();
         Ok(Self {
             settings,
             status,
+            db,
             producer: new_producer(settings, &stranded)?,
             stranded,
             batches: FuturesUnordered::new(),
+            acknowledged: Acknowledged::new(db),
             horizon: Horizon::new(),
             unread: true,
             rows_in_flight: 0,
@@ -135,16 +195,16 @@ impl<'a> Sender<'a> {
     }
 
     /// Reads and sends until nothing is left or enough is in flight. True where rows may be left.
-    async fn fill(&mut self, db: &PgPool) -> Result<bool, Failure> {
+    async fn fill(&mut self) -> Result<bool, Failure> {
         if self.paused_until.is_some_and(|until| until > Instant::now()) {
             return Ok(true);
         }
         while self.unread && self.batches.len() < self.settings.relay_in_flight {
-            let rows = self.read(db).await?;
+            let rows = self.read().await?;
             // A short reading has found everything; what was committed meanwhile has left a wake-up.
             self.unread = rows.len() >= self.settings.relay_batch;
             if !rows.is_empty() {
-                self.send(db, rows);
+                self.send(rows);
             }
         }
         Ok(self.unread)
@@ -152,7 +212,7 @@ impl<'a> Sender<'a> {
 
     /// The next rows that were not read yet, in order, as one statement and so of one snapshot: where a row of a key is
     /// seen, the earlier ones of that key are.
-    async fn read(&mut self, db: &PgPool) -> Result<Vec<Pending>, Failure> {
+    async fn read(&mut self) -> Result<Vec<Pending>, Failure> {
         let begun = Instant::now();
         let (from, to) = self.horizon.gaps();
         let rows = sqlx::query(
@@ -167,7 +227,7 @@ impl<'a> Sender<'a> {
         .bind(to)
         .bind(self.horizon.highest())
         .bind(i64::try_from(self.settings.relay_batch).unwrap_or(i64::MAX))
-        .fetch_all(db)
+        .fetch_all(self.db)
         .await?;
         let rows: Vec<Pending> = rows
             .iter()
@@ -187,7 +247,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Hands all rows to the producer, in order, before any acknowledgement is awaited.
-    fn send(&mut self, db: &PgPool, rows: Vec<Pending>) {
+    fn send(&mut self, rows: Vec<Pending>) {
         let mut ids = Vec::with_capacity(rows.len());
         let mut deliveries = Vec::with_capacity(rows.len());
         let mut refused = None;
@@ -211,7 +271,8 @@ impl<'a> Sender<'a> {
         }
         self.rows_in_flight += ids.len();
         self.status.sent(ids.len());
-        let db = db.clone();
+        #[cfg(feature = "fault-injection")]
+        let db = self.db.clone();
         self.batches.push(Box::pin(async move {
             #[cfg(feature = "fault-injection")]
             delete_early(&ids, &db).await;
@@ -227,42 +288,28 @@ impl<'a> Sender<'a> {
                 if let Some(span) = span {
                     span.end(acknowledged.as_ref().map(|place| *place).map_err(String::as_str));
                 }
-                let Err(error) = acknowledged else { continue };
-                let outcome = Err(BatchError::Delivery(error));
-                return Settled { ids, topics, acknowledged_after: None, outcome };
+                if let Err(error) = acknowledged {
+                    return Settled { ids, topics, acknowledged: Err(error) };
+                }
             }
-            if let Some(error) = refused {
-                let outcome = Err(BatchError::Delivery(error));
-                return Settled { ids, topics, acknowledged_after: None, outcome };
-            }
-            crash_point!(BeforeDelete);
-            let acknowledged_after = Some(started.elapsed());
-            let deleted = sqlx::query("delete from outbox where id = any($1)").bind(&ids).execute(&db).await;
-            crash_point!(AfterDelete);
-            let outcome = deleted.map(|_| ()).map_err(|error| BatchError::Delete(error.into()));
-            Settled { ids, topics, acknowledged_after, outcome }
+            let acknowledged = refused.map_or_else(|| Ok(started.elapsed()), Err);
+            Settled { ids, topics, acknowledged }
         }));
     }
 
     /// Takes a batch that has ended off what is in flight.
-    fn ended(&mut self, settled: &Settled) {
-        let rows = settled.ids.len();
-        self.status.sending_ended(settled.acknowledged_after, &settled.topics);
-        self.status.settled(rows, if settled.outcome.is_ok() { rows } else { 0 });
-        self.rows_in_flight -= rows;
+    fn ended(&mut self, settled: Settled) -> Result<(), String> {
+        let Settled { ids, topics, acknowledged } = settled;
+        self.status.sending_ended(acknowledged.as_ref().ok().copied(), &topics);
+        self.status.settled(ids.len(), if acknowledged.is_ok() { ids.len() } else { 0 });
+        self.rows_in_flight -= ids.len();
+        acknowledged.map(|_| self.acknowledged.add(ids))
     }
 
     async fn settle(&mut self, settled: Settled) -> Result<(), Failure> {
-        self.ended(&settled);
-        match settled.outcome {
-            Ok(()) => Ok(()),
-            // What was acknowledged and not deleted is sent again by whoever leads next.
-            Err(BatchError::Delete(failure)) => Err(failure),
-            Err(BatchError::Delivery(error)) => {
-                tracing::warn!(error, "a row was not acknowledged; the producer is replaced");
-                self.replace_producer().await
-            }
-        }
+        let Err(error) = self.ended(settled) else { return Ok(()) };
+        tracing::warn!(error, "a row was not acknowledged; the producer is replaced");
+        self.replace_producer().await
     }
 
     /// A producer that has lost every broker holds its rows forever: no error tells of it, and no time-out ends it.
@@ -283,11 +330,11 @@ impl<'a> Sender<'a> {
         // Dropping blocks until the background thread has ended.
         tokio::task::spawn_blocking(move || drop(old)).await.ok();
         while let Some(settled) = self.batches.next().await {
-            self.ended(&settled);
-            if let Err(BatchError::Delete(failure)) = settled.outcome {
-                return Err(failure);
-            }
+            // What was not acknowledged is read again.
+            self.ended(settled).ok();
         }
+        // What was is not to be.
+        self.acknowledged.delete_now().await?;
         self.horizon = Horizon::new();
         self.unread = true;
         self.paused_until = Some(Instant::now() + AFTER_ERROR);
