@@ -139,7 +139,7 @@ pub async fn attempt(orders: usize, settings: Vec<(String, String)>, trial: Tria
         }
         Trial::Latency(rate) => {
             let found = latency::measure(&mut servers, size, 1, rate, overrides).await?;
-            serde_json::to_string_pretty(&found)? + "\n"
+            report::paced(&found)
         }
         Trial::Drain => {
             let found = drain::measure(&mut servers, orders, 1, &overrides).await?;

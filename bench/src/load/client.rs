@@ -1,6 +1,6 @@
 //! One HTTP/1.1 connection that is kept open, one request at a time.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -37,12 +37,27 @@ impl Connection {
     /// # Errors
     /// When the connection breaks.
     pub async fn place(&mut self, key: Uuid, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
-        self.sender.ready().await?;
         let request = Request::post("/orders")
             .header(header::HOST, &self.address)
             .header(header::CONTENT_TYPE, "application/json")
             .header("idempotency-key", key.to_string())
             .body(Full::new(Bytes::from(body)))?;
+        self.send(request).await
+    }
+
+    /// Reads a page.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the answer is not 200 and text.
+    pub async fn get(&mut self, path: &str) -> Result<String> {
+        let request = Request::get(path).header(header::HOST, &self.address).body(Full::new(Bytes::new()))?;
+        let (status, body) = self.send(request).await?;
+        ensure!(status == StatusCode::OK, "GET {path} at {}: {status}", self.address);
+        Ok(String::from_utf8(body.into())?)
+    }
+
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
+        self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();

@@ -4,6 +4,8 @@ pub mod cpu;
 pub mod histogram;
 pub mod kafka;
 pub mod postgres;
+pub mod requests;
 
 pub use cpu::{CpuSeconds, ProcessTree};
 pub use histogram::Latencies;
+pub use requests::Requests;

@@ -6,5 +6,5 @@ mod plots;
 mod targets;
 
 pub use model::{Provenance, Results, Round, keep, load};
-pub use page::{attempted, smoke, write_page, write_readme};
+pub use page::{attempted, paced, smoke, write_page, write_readme};
 pub use targets::Targets;

@@ -8,9 +8,11 @@ use anyhow::{Context, Result};
 use super::model::{Results, Round};
 use super::plots;
 use super::targets::{Targets, median};
+use crate::measure::histogram::Percentiles;
 use crate::measure::postgres::Statement;
+use crate::measure::{CpuSeconds, Requests};
 use crate::plan::ABLATIONS;
-use crate::scenarios::{Drain, EndToEnd};
+use crate::scenarios::{Drain, EndToEnd, Latency};
 
 /// What `bench smoke` prints.
 pub fn smoke(whole: &EndToEnd, batched: &[Drain], single: &[Drain]) -> String {
@@ -36,16 +38,12 @@ pub fn smoke(whole: &EndToEnd, batched: &[Drain], single: &[Drain]) -> String {
 
 /// What one run came to, with its dearest statements.
 pub fn attempted(found: &EndToEnd) -> String {
-    let EndToEnd { orders, seconds, orders_per_second, events, cpu_per_thousand, per_order, resident_mb, .. } = found;
+    let EndToEnd { orders, seconds, orders_per_second, events, per_order, resident_mb, .. } = found;
     let mut text = format!(
-        "{orders} orders in {seconds:.2} s: {orders_per_second:.0} orders/s, {events} events, {} violations\n\
-         CPU seconds for 1,000 orders: {:.3}\n",
+        "{orders} orders in {seconds:.2} s: {orders_per_second:.0} orders/s, {events} events, {} violations\n",
         found.violations,
-        cpu_per_thousand.total(),
     );
-    for (name, seconds) in &cpu_per_thousand.0 {
-        let _ = writeln!(text, "  {name:<24}{seconds:>8.3}");
-    }
+    costs(&mut text, &found.cpu_per_thousand, &found.requests_per_order);
     let _ = writeln!(
         text,
         "for each order: {:.2} transactions, {:.2} statements, {:.3} flushes, {:.0} bytes of WAL\n\
@@ -65,6 +63,28 @@ pub fn attempted(found: &EndToEnd) -> String {
         let _ = writeln!(text, "{milliseconds:>9.2}{calls:>9.1}{rows:>9.0}  {of}: {query}");
     }
     text
+}
+
+/// What one run at a rate came to.
+pub fn paced(found: &Latency) -> String {
+    let mut text = format!("{} orders/s, {} violations\n", found.rate, found.violations);
+    for (what, times) in [("placed to taken", &found.taken), ("placed to final", &found.done)] {
+        let Percentiles { p50_ms, p95_ms, p99_ms, max_ms, .. } = times;
+        let _ = writeln!(text, "{what}, ms: p50 {p50_ms:.1}, p95 {p95_ms:.1}, p99 {p99_ms:.1}, max {max_ms:.1}");
+    }
+    costs(&mut text, &found.cpu_per_thousand, &found.requests_per_order);
+    text
+}
+
+fn costs(text: &mut String, cpu: &CpuSeconds, requests: &Requests) {
+    let _ = writeln!(text, "CPU seconds for 1,000 orders: {:.3}", cpu.total());
+    for (name, seconds) in &cpu.0 {
+        let _ = writeln!(text, "  {name:<24}{seconds:>8.3}");
+    }
+    let _ = writeln!(text, "requests to brokers for each order: {:.2}", requests.total());
+    for (kind, count) in &requests.0 {
+        let _ = writeln!(text, "  {kind:<24}{count:>8.3}");
+    }
 }
 
 /// Writes the page, and its plots into `performance/` beside it.
@@ -244,9 +264,13 @@ fn counts(text: &mut String, results: &Results) {
     let events = run.events as f64 / run.orders as f64;
     let _ = writeln!(
         text,
-        "## For each order\n\n{events:.1} events, {:.2} transactions, {:.2} statements, {:.3} flushes, {:.0} bytes of WAL \
-         (a run in which statements are counted, which costs a little).\n",
-        counts.transactions, counts.statements, counts.flushes, counts.wal_bytes,
+        "## For each order\n\n{events:.1} events, {:.2} transactions, {:.2} statements, {:.3} flushes, {:.0} bytes of WAL, \
+         {:.2} requests to brokers (a run in which statements are counted, which costs a little).\n",
+        counts.transactions,
+        counts.statements,
+        counts.flushes,
+        counts.wal_bytes,
+        run.requests_per_order.total(),
     );
     let _ = writeln!(text, "The dearest statements, for 1,000 orders:\n\n| ms | calls | rows | |\n|---|---|---|---|");
     for statement in run.statements.iter().take(15) {

@@ -7,9 +7,9 @@ use super::rest::{all_taken, final_times, processes, seconds_between, until_at_r
 use super::{Size, poison};
 use crate::gate;
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
-use crate::measure::CpuSeconds;
 use crate::measure::cpu::resident_bytes;
 use crate::measure::postgres::{DatabaseCounts, Statement};
+use crate::measure::{CpuSeconds, Requests};
 use crate::rig::{CountStatements, Overrides, Servers, Service, Suite};
 
 /// What was found.
@@ -27,6 +27,9 @@ pub struct EndToEnd {
     pub cpu_per_thousand: CpuSeconds,
     /// What the database counted, for each order.
     pub per_order: DatabaseCounts,
+    /// Requests to brokers for each order, by type.
+    #[serde(default)]
+    pub requests_per_order: Requests,
     /// The dearest statements, where they were counted.
     #[serde(default)]
     pub statements: Vec<Statement>,
@@ -77,6 +80,7 @@ pub async fn measure(servers: &mut Servers, load: Load) -> Result<EndToEnd> {
     servers.count_statements(count).await?;
     servers.settle().await?;
 
+    let requests = Requests::read(&suite).await?;
     let (trees, events) = (processes(servers, &suite), records(&suite).await?);
     let (cpu, counts) =
         (CpuSeconds::read(&trees)?, DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?);
@@ -91,6 +95,7 @@ pub async fn measure(servers: &mut Servers, load: Load) -> Result<EndToEnd> {
     servers.settle().await?;
     let per_order = DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?.per_order(&counts, orders);
     let events = records(&suite).await? - events;
+    let requests_per_order = Requests::read(&suite).await?.per_order(&requests, orders);
     let statements = match count {
         CountStatements::Yes => Statement::dearest(&servers.admin, &suite.database_prefix(), orders).await?,
         CountStatements::No => Vec::new(),
@@ -114,6 +119,7 @@ pub async fn measure(servers: &mut Servers, load: Load) -> Result<EndToEnd> {
         events,
         cpu_per_thousand: cpu.per_thousand(orders),
         per_order,
+        requests_per_order,
         statements,
         final_per_second: by_second(&ends),
         resident_mb: (idle_mb, loaded_mb),

@@ -6,11 +6,11 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
-use super::rest::{all_taken, final_times, seconds_between, until_at_rest, warm_up};
+use super::rest::{all_taken, final_times, processes, seconds_between, until_at_rest, warm_up};
 use crate::gate;
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
-use crate::measure::Latencies;
 use crate::measure::histogram::Percentiles;
+use crate::measure::{CpuSeconds, Latencies, Requests};
 use crate::rig::{Overrides, Servers, Service, Suite};
 
 /// What was found.
@@ -22,6 +22,12 @@ pub struct Latency {
     pub taken: Percentiles,
     /// From the intended POST to the commit that made the order final.
     pub done: Percentiles,
+    /// CPU seconds for 1,000 orders by process, until everything was at rest.
+    #[serde(default)]
+    pub cpu_per_thousand: CpuSeconds,
+    /// Requests to brokers for each order, by type.
+    #[serde(default)]
+    pub requests_per_order: Requests,
     /// Violated invariants: anything but 0 voids the run.
     pub violations: usize,
 }
@@ -35,6 +41,8 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64, ov
     suite.start_all().await?;
     warm_up(&suite, size.warm_up_orders).await?;
     servers.settle().await?;
+    let (trees, requests) = (processes(servers, &suite), Requests::read(&suite).await?);
+    let cpu = CpuSeconds::read(&trees)?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
     let orders = (rate * f64::from(u32::try_from(size.steady_secs)?)) as usize;
     let bodies = Bodies::new(seed, Skus::Zipf, Mix::SHOP);
@@ -42,6 +50,8 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64, ov
     let placed = run(Run { address, pace: Pace::PerSecond(rate), orders, connections: 64, bodies }).await?;
     all_taken(&placed, orders)?;
     until_at_rest(&suite).await?;
+    let cpu_per_thousand = CpuSeconds::read(&trees)?.since(&cpu).per_thousand(orders);
+    let requests_per_order = Requests::read(&suite).await?.per_order(&requests, orders);
     let intended: HashMap<_, _> = placed.taken.iter().copied().collect();
     let mut done = Latencies::new();
     for (order, at) in final_times(&suite).await? {
@@ -51,5 +61,6 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64, ov
     }
     let violations = gate::check_all(servers, &suite).await?;
     suite.finish().await?;
-    Ok(Latency { rate, taken: placed.latencies.percentiles(), done: done.percentiles(), violations })
+    let (taken, done) = (placed.latencies.percentiles(), done.percentiles());
+    Ok(Latency { rate, taken, done, cpu_per_thousand, requests_per_order, violations })
 }

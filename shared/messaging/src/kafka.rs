@@ -1,10 +1,14 @@
 //! librdkafka's configuration, in one place, with the reason for each value that is not its default.
 
+mod requests;
+
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Statistics};
 
 use crate::checks::Refused;
 use crate::settings::Settings;
+
+pub(crate) use requests::Requests;
 
 fn base(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();

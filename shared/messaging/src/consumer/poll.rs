@@ -178,6 +178,7 @@ impl<E: EventSet> ClientContext for Context<E> {
         let is_member = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "steady");
         self.status.connected(is_up, is_member);
         self.status.lag().learn(&statistics);
+        self.status.requests().learn(&statistics);
         let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         let estranged = membership.learn(Instant::now(), is_up && is_member, kafka::is_stranded(&statistics));
         drop(membership);

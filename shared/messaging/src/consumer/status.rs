@@ -12,6 +12,7 @@ use opentelemetry::metrics::Histogram;
 use super::lag::{Lag, LagBook};
 use super::subscription::TopicEntry;
 use crate::failure::Reason;
+use crate::kafka::Requests;
 use crate::machine::{BreakerState, Tp};
 use crate::metrics::{Attributes, TIERS};
 use crate::retry::Verdict;
@@ -41,6 +42,7 @@ pub struct ConsumerStatus {
     topics: OnceLock<Vec<TopicStatus>>,
     histograms: OnceLock<Histograms>,
     lag: LagBook,
+    requests: Requests,
     /// When the polling thread, the core, a broker and the group's coordinator last showed themselves, in milliseconds of
     /// this machine's clock; 0 for never.
     polled_ms: AtomicI64,
@@ -236,6 +238,7 @@ impl ConsumerStatus {
     /// The client goes with all that it held; the next one has to be answered by the group anew.
     pub(super) fn client_replaced(&self) {
         self.replaced.fetch_add(1, Ordering::Relaxed);
+        self.requests.client_replaced();
         self.joined.store(false, Ordering::Relaxed);
         self.observe(0, 0, 0, BreakerState::Closed);
         self.running().clear();
@@ -270,6 +273,11 @@ impl ConsumerStatus {
         if broker && member {
             now_into(&self.member_ms);
         }
+    }
+
+    /// The requests of the group's client.
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     pub(super) fn lag(&self) -> &LagBook {

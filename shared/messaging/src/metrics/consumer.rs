@@ -21,6 +21,8 @@ pub fn consumer(meter: &Meter, settings: &Settings, status: &Arc<ConsumerStatus>
     failures(meter, status, &group);
     now(meter, status, &group);
     lag(meter, status, &group);
+    let shown = Arc::clone(status);
+    super::requests(meter, "consumer", move || shown.requests().by_type());
 }
 
 fn histograms(meter: &Meter, status: &Arc<ConsumerStatus>, group: &KeyValue) {

@@ -11,7 +11,10 @@ mod backlog;
 mod consumer;
 mod relay;
 
+use std::collections::BTreeMap;
+
 use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
 
 use crate::failure::Reason;
 use crate::retry::Verdict;
@@ -59,6 +62,20 @@ impl Attributes {
             Some(Verdict::Retry { .. }) => &self.failed[Reason::ALL.len()],
         }
     }
+}
+
+/// Shows how many requests a client sent. Types are Kafka's: a few dozen at most.
+fn requests(meter: &Meter, client: &'static str, by_type: impl Fn() -> BTreeMap<String, u64> + Send + Sync + 'static) {
+    meter
+        .u64_observable_counter("kafka.client.requests")
+        .with_unit("{request}")
+        .with_description("Requests sent to brokers, by type, as librdkafka counts them every 2 s")
+        .with_callback(move |observer| {
+            for (kind, count) in by_type() {
+                observer.observe(count, &[KeyValue::new("client", client), KeyValue::new("request", kind)]);
+            }
+        })
+        .build();
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub fn relay(meter: &Meter, status: &Arc<RelayStatus>) {
         })
         .build();
     let shown = Arc::clone(status);
+    super::requests(meter, "producer", move || shown.requests().by_type());
+    let shown = Arc::clone(status);
     meter
         .u64_observable_gauge("relay.leader")
         .with_unit("{leader}")

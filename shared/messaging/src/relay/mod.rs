@@ -29,6 +29,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
+use crate::kafka::Requests;
 use crate::settings::Settings;
 
 /// Wakes the relay after a commit that wrote outbox rows.
@@ -55,6 +56,7 @@ pub struct RelayStatus {
     /// Since when rows wait for acknowledgements without any arriving; 0 where none wait.
     waiting_since_ms: AtomicI64,
     by_topic: Mutex<BTreeMap<String, Sent>>,
+    requests: Requests,
     /// Where the time from sending a batch to its last acknowledgement goes, in seconds.
     sending: OnceLock<Histogram<f64>>,
 }
@@ -72,6 +74,11 @@ impl RelayStatus {
     /// Records sent since the start, by topic on the broker.
     pub fn sent_by_topic(&self) -> BTreeMap<String, Sent> {
         self.by_topic().clone()
+    }
+
+    /// The requests of the producer.
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     pub(crate) fn record_into(&self, sending: Histogram<f64>) {

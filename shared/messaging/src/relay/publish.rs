@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
@@ -101,7 +102,7 @@ impl Relay {
     }
 }
 
-type Batches = FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = Settled> + Send>>>;
+type Batches = FuturesUnordered<BoxFuture<'static, Settled>>;
 
 /// Rows that were acknowledged and are to be deleted: some together, beside the reading and the sending.
 struct Acknowledged {
@@ -109,7 +110,7 @@ struct Acknowledged {
     ids: Vec<i64>,
     /// When the first of them was acknowledged.
     since: Instant,
-    deleting: Option<std::pin::Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>>,
+    deleting: Option<BoxFuture<'static, Result<(), Failure>>>,
 }
 
 impl Acknowledged {
@@ -161,7 +162,7 @@ async fn delete(ids: Vec<i64>, db: PgPool) -> Result<(), Failure> {
 /// The producer and what it has in flight.
 struct Sender<'a> {
     settings: &'a Settings,
-    status: &'a RelayStatus,
+    status: &'a Arc<RelayStatus>,
     db: &'a PgPool,
     producer: FutureProducer<Context>,
     /// How many statistics in a row showed no broker.
@@ -177,13 +178,13 @@ struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    fn new(settings: &'a Settings, status: &'a RelayStatus, db: &'a PgPool) -> Result<Self, Failure> {
+    fn new(settings: &'a Settings, status: &'a Arc<RelayStatus>, db: &'a PgPool) -> Result<Self, Failure> {
         let stranded = Arc::default();
         Ok(Self {
             settings,
             status,
             db,
-            producer: new_producer(settings, &stranded)?,
+            producer: new_producer(settings, status, &stranded)?,
             stranded,
             batches: FuturesUnordered::new(),
             acknowledged: Acknowledged::new(db),
@@ -325,7 +326,8 @@ impl<'a> Sender<'a> {
     async fn replace_producer(&mut self) -> Result<(), Failure> {
         // A counter of its own: the old client may still speak.
         self.stranded = Arc::default();
-        let old = std::mem::replace(&mut self.producer, new_producer(self.settings, &self.stranded)?);
+        let new = new_producer(self.settings, self.status, &self.stranded)?;
+        let old = std::mem::replace(&mut self.producer, new);
         old.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
         // Dropping blocks until the background thread has ended.
         tokio::task::spawn_blocking(move || drop(old)).await.ok();
@@ -369,13 +371,15 @@ async fn delete_early(ids: &[i64], db: &PgPool) {
     }
 }
 
-/// The producer's context: sees whether there is a broker to send to.
+/// The producer's context: sees whether there is a broker to send to, and counts requests.
 struct Context {
     stranded: Arc<AtomicU32>,
+    status: Arc<RelayStatus>,
 }
 
 impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
+        self.status.requests().learn(&statistics);
         if kafka::is_stranded(&statistics) {
             self.stranded.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -384,8 +388,14 @@ impl ClientContext for Context {
     }
 }
 
-fn new_producer(settings: &Settings, stranded: &Arc<AtomicU32>) -> Result<FutureProducer<Context>, Failure> {
-    let context = Context { stranded: Arc::clone(stranded) };
+fn new_producer(
+    settings: &Settings,
+    status: &Arc<RelayStatus>,
+    stranded: &Arc<AtomicU32>,
+) -> Result<FutureProducer<Context>, Failure> {
+    // Whatever was counted before was another client's.
+    status.requests().client_replaced();
+    let context = Context { stranded: Arc::clone(stranded), status: Arc::clone(status) };
     kafka::producer(settings).create_with_context(context).map_err(|error| Failure::outage("relay.producer", error))
 }
 
