@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use messaging::properties::Brokers;
 
 use crate::dlt::decide::{Discard as DltDiscard, Redrive as DltRedrive};
 use crate::dlt::export::Export as DltExport;
@@ -104,6 +105,16 @@ pub(crate) struct KafkaPlace {
         hide_env_values = true
     )]
     pub bootstrap: String,
+    /// Properties for the Kafka client, as the services have them: TLS, SASL
+    #[arg(
+        long = "kafka-properties",
+        env = "KAFKA_PROPERTIES",
+        value_name = "NAME=VALUE,...",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    pub properties: String,
     /// Put before every topic's name
     #[arg(
         long,
@@ -117,6 +128,14 @@ pub(crate) struct KafkaPlace {
     /// The file that declares the topics; without it a built-in copy of deploy/topics.toml
     #[arg(long = "file", env = "TOPICS_FILE", value_name = "FILE", hide_env_values = true)]
     pub topics_file: Option<PathBuf>,
+}
+
+impl KafkaPlace {
+    /// The properties are read here and not by clap, whose complaints repeat a value: it may be a password.
+    pub(crate) fn brokers(&self) -> anyhow::Result<Brokers> {
+        Brokers::new(&self.bootstrap, &self.properties)
+            .map_err(|complaint| anyhow::anyhow!("--kafka-properties or KAFKA_PROPERTIES: {complaint}"))
+    }
 }
 
 /// Where a whole suite keeps what it did. `./suite` reads it from what `make run` wrote.
@@ -191,7 +210,7 @@ impl SuitePlaces {
         }
         Ok(Places {
             databases: urls,
-            bootstrap: self.kafka.bootstrap.clone(),
+            brokers: self.kafka.brokers()?,
             prefix: self.kafka.prefix.clone(),
             gateway_url: self.gateway_url.clone(),
             mails: MailSource::Nowhere,

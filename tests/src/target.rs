@@ -64,7 +64,7 @@ impl Target {
     pub fn places(&self) -> Places {
         Places {
             databases: Service::ALL.map(|service| (service, self.database_url(service).to_owned())).into(),
-            bootstrap: self.bootstrap.clone(),
+            brokers: self.bootstrap.as_str().into(),
             prefix: self.prefix.clone(),
             gateway_url: self.gateway_url.clone(),
             mails: self.mails.clone(),

@@ -63,7 +63,7 @@ impl Suite {
         let name = servers.fresh_name();
         let bootstrap = servers.kafka.bootstrap();
         let wanted = topics::Overrides { partitions: overrides.partitions, replication: None };
-        topics::apply(&bootstrap, &format!("{name}-"), &TopicsFile::builtin()?, wanted).await?;
+        topics::apply(&bootstrap.as_str().into(), &format!("{name}-"), &TopicsFile::builtin()?, wanted).await?;
         let folder = servers.folder().join(&name);
         std::fs::create_dir_all(folder.join("mails"))?;
         let (mut urls, mut pools, mut addresses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -230,7 +230,7 @@ impl Suite {
         let url = |service: Service| servers.postgres.url(&format!("{}_{}", self.name, service.emits()));
         Places {
             databases: Service::ALL.map(|service| (service, url(service))).into(),
-            bootstrap: self.bootstrap.clone(),
+            brokers: self.bootstrap.as_str().into(),
             prefix: format!("{}-", self.name),
             gateway_url: format!("http://{}", self.gateway_address),
             mails: MailSource::Folder(self.folder.join("mails")),

@@ -61,7 +61,7 @@ async fn declared_otherwise(topics: &TestTopics, from: &str, to: &str) -> Result
     ensure!(text.contains(from), "the declaration has no {from}");
     std::fs::write(&path, text.replace(from, to))?;
     let overrides = Overrides { partitions: Some(1), replication: Some(1) };
-    apply(Cluster::shared().await?.bootstrap(), topics.prefix(), &TopicsFile::load(&path)?, overrides).await?;
+    apply(&Cluster::shared().await?.bootstrap().into(), topics.prefix(), &TopicsFile::load(&path)?, overrides).await?;
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use contracts::topics::dead_letter;
 use messaging::Record;
+use messaging::properties::Brokers;
 use messaging::topics::watermarks;
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -43,9 +43,9 @@ pub async fn read<T: Send + 'static>(
     mut into: T,
     mut each: impl FnMut(&mut T, &str, Record) + Send + 'static,
 ) -> Result<T> {
-    let (bootstrap, prefix, bound) = (letters.kafka.bootstrap.clone(), letters.kafka.prefix.clone(), letters.timeout);
+    let (brokers, prefix, bound) = (letters.kafka.brokers()?, letters.kafka.prefix.clone(), letters.timeout);
     let reading = move || {
-        let reader = Reader::connect(&bootstrap, &prefix, &groups)?;
+        let reader = Reader::connect(&brokers, &prefix, &groups)?;
         reader.run(part, bound, |group, record| each(&mut into, group, record))?;
         Ok(into)
     };
@@ -60,9 +60,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn connect(bootstrap: &str, prefix: &str, groups: &[String]) -> Result<Self> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
+    fn connect(brokers: &Brokers, prefix: &str, groups: &[String]) -> Result<Self> {
+        let consumer: BaseConsumer = brokers
+            .reader()
             .set("client.id", "suite")
             // librdkafka wants a name to assign partitions; nothing is ever joined or committed under it.
             .set("group.id", "suite-reads-without-a-group")
@@ -75,7 +75,7 @@ impl Reader {
             .context("making a Kafka consumer")?;
         let metadata = consumer.fetch_metadata(None, ASK_BOUND).map_err(|error| {
             anyhow!(
-                "Kafka at {bootstrap} doesn't answer: {error}\nStart the suite with `make run`, or say where Kafka is: \
+                "Kafka at {brokers} doesn't answer: {error}\nStart the suite with `make run`, or say where Kafka is: \
                  --bootstrap or KAFKA_BOOTSTRAP"
             )
         })?;
@@ -90,7 +90,7 @@ impl Reader {
         if partitions.is_empty() {
             let wanted: Vec<String> = groups.iter().map(|group| format!("{prefix}{}", dead_letter(group))).collect();
             bail!(
-                "there is no topic {} at {bootstrap}\nsuite topics apply creates the suite's, suite topics list shows \
+                "there is no topic {} at {brokers}\nsuite topics apply creates the suite's, suite topics list shows \
                  them",
                 wanted.join(" or ")
             );

@@ -35,7 +35,7 @@ pub async fn run(command: Apply, screen: &mut Screen) -> Result<Exit> {
     let file = declared(&kafka, profile.as_deref())?;
     let overrides = Overrides { partitions, replication };
     let report =
-        messaging::topics::apply(&kafka.bootstrap, &kafka.prefix, &file, overrides).await.map_err(explained)?;
+        messaging::topics::apply(&kafka.brokers()?, &kafka.prefix, &file, overrides).await.map_err(explained)?;
     if json {
         screen.json(&serde_json::json!({
             "created": report.created,

@@ -28,7 +28,7 @@ pub struct List {
 pub async fn run(command: List, screen: &mut Screen) -> Result<Exit> {
     let List { kafka, profile, json } = command;
     let file = declared(&kafka, profile.as_deref())?;
-    let topics = messaging::topics::live(&kafka.bootstrap, &kafka.prefix, &file).await.map_err(explained)?;
+    let topics = messaging::topics::live(&kafka.brokers()?, &kafka.prefix, &file).await.map_err(explained)?;
     let specs = file.expand();
     let spec = |topic: &LiveTopic| specs.iter().find(|spec| spec.name == topic.name);
     if json {

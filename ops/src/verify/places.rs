@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use contracts::OrderId;
+use messaging::properties::Brokers;
 use sqlx::{Connection as _, PgConnection};
 
 use super::service::Service;
@@ -18,8 +19,8 @@ const REQUEST_BOUND: Duration = Duration::from_secs(30);
 pub struct Places {
     /// Each service's database: a PostgreSQL URL of a user who may read everything in it.
     pub databases: BTreeMap<Service, String>,
-    /// Kafka's bootstrap servers.
-    pub bootstrap: String,
+    /// Where Kafka is.
+    pub brokers: Brokers,
     /// Put before every topic's and group's name.
     pub prefix: String,
     /// The sandbox gateway, which shows its ledger.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use contracts::topics::dead_letter;
 use messaging::Record;
+use messaging::properties::Brokers;
 use messaging::topics::watermarks;
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
@@ -68,12 +68,12 @@ impl Topic {
 pub async fn find(places: &Places) -> Result<Vec<Topic>> {
     let places = places.clone();
     let ask = move || {
-        let consumer = consumer(&places.bootstrap, "suite-reads-without-a-group")?;
+        let consumer = consumer(&places.brokers, "suite-reads-without-a-group")?;
         let metadata = consumer.fetch_metadata(None, ASK_BOUND).map_err(|error| {
             anyhow!(
                 "Kafka at {} doesn't answer: {error}\nStart the suite with `make run`, or say where Kafka is: \
                  --bootstrap or KAFKA_BOOTSTRAP",
-                places.bootstrap
+                places.brokers
             )
         })?;
         let mut found = Vec::new();
@@ -86,7 +86,7 @@ pub async fn find(places: &Places) -> Result<Vec<Topic>> {
         }
         for source in Service::ALL.map(Service::emits) {
             if !found.iter().any(|topic| &*topic.name == source) {
-                let (name, bootstrap) = (places.physical(source), &places.bootstrap);
+                let (name, bootstrap) = (places.physical(source), &places.brokers);
                 bail!(
                     "there is no topic {name} at {bootstrap}\nsuite topics apply creates the suite's, suite topics list \
                      shows them"
@@ -122,7 +122,7 @@ pub async fn offsets(places: &Places, topics: &[Topic]) -> Result<BTreeMap<facts
         let mut found = BTreeMap::new();
         for service in Service::ALL {
             let group = places.physical(service.name());
-            let consumer = consumer(&places.bootstrap, &group)?;
+            let consumer = consumer(&places.brokers, &group)?;
             let read: Vec<&Topic> = topics.iter().filter(|topic| topic.readers().any(|by| by == service)).collect();
             let mut asked = TopicPartitionList::new();
             for topic in &read {
@@ -194,7 +194,7 @@ pub async fn read_all<T: Send + 'static>(
 ) -> Result<(T, i64)> {
     let places = places.clone();
     let reading = move || {
-        let consumer = consumer(&places.bootstrap, "suite-reads-without-a-group")?;
+        let consumer = consumer(&places.brokers, "suite-reads-without-a-group")?;
         let by_name: HashMap<String, Topic> =
             topics.into_iter().map(|topic| (places.physical(&topic.name), topic)).collect();
         let ranges = everything(&consumer, &by_name)?;
@@ -221,7 +221,7 @@ pub async fn read_between<T: Send + 'static>(
 ) -> Result<T> {
     let places = places.clone();
     let reading = move || {
-        let consumer = consumer(&places.bootstrap, "suite-reads-without-a-group")?;
+        let consumer = consumer(&places.brokers, "suite-reads-without-a-group")?;
         let (mut by_name, mut all) = (HashMap::new(), Vec::new());
         for (topic, partition, from, to) in ranges {
             let physical = places.physical(&topic.name);
@@ -352,9 +352,9 @@ pub(crate) fn record(topic: &Topic, message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
-fn consumer(bootstrap: &str, group: &str) -> Result<BaseConsumer> {
-    ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
+fn consumer(brokers: &Brokers, group: &str) -> Result<BaseConsumer> {
+    brokers
+        .reader()
         .set("client.id", "suite")
         // librdkafka wants a name to assign partitions; nothing is ever joined or committed under it.
         .set("group.id", group)

@@ -54,3 +54,22 @@ async fn a_declaration_that_is_not_there_or_wrong_is_named() -> Result<()> {
     assert_eq!(ran.err, "error: there is no profile moon; the file has: cluster, local\n");
     Ok(())
 }
+
+#[tokio::test]
+async fn kafka_properties_reach_the_client_of_every_command_and_are_never_repeated() {
+    // A closed port is not asked: what librdkafka has against the properties is told first.
+    let wrong =
+        ["--bootstrap", "127.0.0.1:1", "--kafka-properties", "sasl.password=hush,security.protocol=carrier-pigeon"];
+    for command in [["topics", "apply"], ["topics", "list"], ["dlt", "list"]] {
+        let ran = suite(&[&command[..], &wrong[..]].concat()).await;
+        assert_eq!((ran.exit, &*ran.out), (Exit::Error, ""));
+        assert!(
+            ran.err.starts_with("error: --kafka-properties or KAFKA_PROPERTIES: security.protocol: "),
+            "{}",
+            ran.err
+        );
+        assert!(!ran.err.contains("hush") && !ran.err.contains("pigeon"), "{}", ran.err);
+    }
+    let ran = suite(&["topics", "list", "--kafka-properties", "group.id=mine"]).await;
+    assert!(ran.err.contains("group.id must not be set there"), "{}", ran.err);
+}

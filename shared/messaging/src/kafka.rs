@@ -91,19 +91,23 @@ pub fn producer(settings: &Settings) -> ClientConfig {
 /// Has librdkafka look at every property, without connecting to anything.
 pub(crate) fn check(settings: &Settings) -> Result<(), Refused> {
     for config in [consumer(settings), producer(settings)] {
-        let Err(error) = config.create_native_config() else { continue };
-        let reason = match error {
-            // Not its Display: that repeats the value.
-            KafkaError::ClientConfig(_, description, name, value) => {
-                let hint = match (name.as_str(), value.to_ascii_lowercase().contains("ssl")) {
-                    ("security.protocol", true) => "; TLS needs a build with `--features kafka-tls`",
-                    _ => "",
-                };
-                format!("{name}: {}{hint}", description.replace(&format!("\"{value}\""), "its value"))
-            }
-            other => other.to_string(),
-        };
-        return Err(Refused { setting: "KAFKA_PROPERTIES", reason });
+        let refused = |reason| Refused { setting: "KAFKA_PROPERTIES", reason };
+        config.create_native_config().map_err(complaint).map_err(refused)?;
     }
     Ok(())
+}
+
+/// What librdkafka has against a configuration, without the values: they may be passwords.
+pub(crate) fn complaint(error: KafkaError) -> String {
+    match error {
+        // Not its Display: that repeats the value.
+        KafkaError::ClientConfig(_, description, name, value) => {
+            let hint = match (name.as_str(), value.to_ascii_lowercase().contains("ssl")) {
+                ("security.protocol", true) => "; TLS needs a build with `--features kafka-tls`",
+                _ => "",
+            };
+            format!("{name}: {}{hint}", description.replace(&format!("\"{value}\""), "its value"))
+        }
+        other => other.to_string(),
+    }
 }

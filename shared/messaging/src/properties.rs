@@ -7,6 +7,8 @@ use std::fmt;
 
 use rdkafka::ClientConfig;
 
+use crate::kafka::complaint;
+
 /// Properties for every Kafka client, `name=value` separated by commas; `\,` is a comma inside a value.
 /// <https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md> lists them.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -115,6 +117,56 @@ impl KafkaProperties {
     }
 }
 
+/// A cluster, as a client that asks or only reads finds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Brokers {
+    /// Kafka's bootstrap servers.
+    pub bootstrap: String,
+    /// How they are spoken to.
+    pub properties: KafkaProperties,
+}
+
+impl Brokers {
+    /// Those at `bootstrap`, spoken to as `properties` (the text of `KAFKA_PROPERTIES`) say.
+    ///
+    /// # Errors
+    /// What [`KafkaProperties::parse`] or librdkafka has against them, without their values.
+    pub fn new(bootstrap: &str, properties: &str) -> Result<Self, String> {
+        let brokers = Self { bootstrap: bootstrap.to_owned(), properties: KafkaProperties::parse(properties)? };
+        brokers.reader().create_native_config().map_err(complaint)?;
+        Ok(brokers)
+    }
+
+    /// A client that asks.
+    pub fn client(&self) -> ClientConfig {
+        self.with(KafkaProperties::for_anyone)
+    }
+
+    /// A client that reads.
+    pub fn reader(&self) -> ClientConfig {
+        self.with(KafkaProperties::for_consumer)
+    }
+
+    fn with(&self, properties: fn(&KafkaProperties, &mut ClientConfig)) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        properties(&self.properties, &mut config);
+        config.set("bootstrap.servers", &self.bootstrap);
+        config
+    }
+}
+
+impl From<&str> for Brokers {
+    fn from(bootstrap: &str) -> Self {
+        Self { bootstrap: bootstrap.to_owned(), properties: KafkaProperties::default() }
+    }
+}
+
+impl fmt::Display for Brokers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.bootstrap)
+    }
+}
+
 impl fmt::Debug for KafkaProperties {
     /// Names only: values may be passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,6 +214,20 @@ mod tests {
         assert_eq!((consumer.get("compression.type"), producer.get("compression.type")), (None, Some("zstd")));
         assert_eq!((consumer.get("fetch.min.bytes"), producer.get("fetch.min.bytes")), (Some("1"), None));
         assert!(!format!("{properties:?}").contains("a,b=c"), "values may be passwords");
+    }
+
+    #[test]
+    fn those_who_ask_and_those_who_read_speak_to_the_brokers_as_services_do() {
+        let brokers = Brokers::new("kafka:9092", "sasl.username=me,fetch.min.bytes=1,linger.ms=5").expect("allowed");
+        for (config, fetches) in [(brokers.client(), None), (brokers.reader(), Some("1"))] {
+            assert_eq!(
+                (config.get("bootstrap.servers"), config.get("sasl.username")),
+                (Some("kafka:9092"), Some("me"))
+            );
+            assert_eq!((config.get("fetch.min.bytes"), config.get("linger.ms")), (fetches, None));
+        }
+        let complaint = Brokers::new("kafka:9092", "security.protocol=secret").expect_err("no such protocol");
+        assert!(complaint.starts_with("security.protocol: ") && !complaint.contains("secret"), "{complaint}");
     }
 
     #[test]

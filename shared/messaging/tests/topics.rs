@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use messaging::properties::Brokers;
 use messaging::topics::{LiveTopic, Overrides, TopicsError, TopicsFile, apply, live};
 use testkit::{Cluster, TestTopics};
 
@@ -15,17 +16,17 @@ fn with_partitions(partitions: i32) -> Overrides {
 }
 
 async fn listed(cluster: &Cluster, topics: &TestTopics) -> Result<BTreeMap<String, LiveTopic>> {
-    let all = live(cluster.bootstrap(), topics.prefix(), &TopicsFile::builtin()?).await?;
+    let all = live(&cluster.bootstrap().into(), topics.prefix(), &TopicsFile::builtin()?).await?;
     Ok(all.into_iter().map(|topic| (topic.name.clone(), topic)).collect())
 }
 
 #[tokio::test]
 async fn applying_twice_creates_once_and_then_finds_everything_as_declared() -> Result<()> {
     let cluster = Cluster::shared().await?;
-    let (topics, file) = (cluster.topics(), TopicsFile::builtin()?);
-    let first = apply(cluster.bootstrap(), topics.prefix(), &file, with_partitions(2)).await?;
+    let (brokers, topics, file) = (Brokers::from(cluster.bootstrap()), cluster.topics(), TopicsFile::builtin()?);
+    let first = apply(&brokers, topics.prefix(), &file, with_partitions(2)).await?;
     assert_eq!((first.created.len(), first.unchanged.len()), (TOPICS, 0));
-    let second = apply(cluster.bootstrap(), topics.prefix(), &file, with_partitions(2)).await?;
+    let second = apply(&brokers, topics.prefix(), &file, with_partitions(2)).await?;
     assert_eq!((second.created.len(), second.unchanged.len(), second.config_changed.len()), (0, TOPICS, 0));
 
     let all = listed(cluster, &topics).await?;
@@ -39,9 +40,9 @@ async fn applying_twice_creates_once_and_then_finds_everything_as_declared() -> 
 #[tokio::test]
 async fn a_live_topic_with_other_partitions_is_refused_and_nothing_else_is_touched() -> Result<()> {
     let cluster = Cluster::shared().await?;
-    let (topics, file) = (cluster.topics(), TopicsFile::builtin()?);
+    let (brokers, topics, file) = (Brokers::from(cluster.bootstrap()), cluster.topics(), TopicsFile::builtin()?);
     let orders = topics.create("orders", 3).await?;
-    let error = apply(cluster.bootstrap(), topics.prefix(), &file, with_partitions(2)).await;
+    let error = apply(&brokers, topics.prefix(), &file, with_partitions(2)).await;
     let error = error.expect_err("orders has 3 partitions");
     ensure!(matches!(&error, TopicsError::Refused(refused) if refused.len() == 1), "{error}");
     let said = error.to_string();
@@ -56,11 +57,11 @@ async fn a_live_topic_with_other_partitions_is_refused_and_nothing_else_is_touch
 #[tokio::test]
 async fn settings_that_differ_are_altered_and_those_of_operators_stay() -> Result<()> {
     let cluster = Cluster::shared().await?;
-    let (topics, file) = (cluster.topics(), TopicsFile::builtin()?);
-    apply(cluster.bootstrap(), topics.prefix(), &file, with_partitions(1)).await?;
+    let (brokers, topics, file) = (Brokers::from(cluster.bootstrap()), cluster.topics(), TopicsFile::builtin()?);
+    apply(&brokers, topics.prefix(), &file, with_partitions(1)).await?;
     let mut shorter = file.clone();
     shorter.source.retention_days = 3;
-    let report = apply(cluster.bootstrap(), topics.prefix(), &shorter, with_partitions(1)).await?;
+    let report = apply(&brokers, topics.prefix(), &shorter, with_partitions(1)).await?;
     assert_eq!((report.config_changed.len(), report.unchanged.len()), (4, TOPICS - 4));
     assert_eq!(
         report.config_changed[0],
@@ -68,7 +69,7 @@ async fn settings_that_differ_are_altered_and_those_of_operators_stay() -> Resul
     );
     operator_sets(cluster, &topics.name("orders"), &[("segment.bytes", "1234567"), ("retention.ms", "259200000")])
         .await?;
-    let report = apply(cluster.bootstrap(), topics.prefix(), &file, with_partitions(1)).await?;
+    let report = apply(&brokers, topics.prefix(), &file, with_partitions(1)).await?;
     assert_eq!(report.config_changed.len(), 4);
     assert_eq!(setting(cluster, &topics.name("orders"), "segment.bytes").await?, "1234567");
     let all = listed(cluster, &topics).await?;
@@ -80,8 +81,8 @@ async fn settings_that_differ_are_altered_and_those_of_operators_stay() -> Resul
 #[tokio::test]
 async fn runs_side_by_side_end_with_the_same_topics() -> Result<()> {
     let cluster = Cluster::shared().await?;
-    let (topics, file) = (cluster.topics(), TopicsFile::builtin()?);
-    let run = || apply(cluster.bootstrap(), topics.prefix(), &file, with_partitions(1));
+    let (brokers, topics, file) = (Brokers::from(cluster.bootstrap()), cluster.topics(), TopicsFile::builtin()?);
+    let run = || apply(&brokers, topics.prefix(), &file, with_partitions(1));
     let reports = tokio::try_join!(run(), run(), run())?;
     let created = [&reports.0, &reports.1, &reports.2].iter().map(|report| report.created.len()).sum::<usize>();
     assert_eq!(created, TOPICS, "each topic is created by exactly one run");
@@ -102,7 +103,7 @@ async fn a_tier_that_is_no_longer_declared_is_listed_as_such() -> Result<()> {
 #[tokio::test]
 async fn a_broker_that_is_not_there_is_named() -> Result<()> {
     let nobody = format!("127.0.0.1:{}", testkit::free_port()?);
-    let error = live(&nobody, "", &TopicsFile::builtin()?).await.expect_err("nobody listens there");
+    let error = live(&nobody.as_str().into(), "", &TopicsFile::builtin()?).await.expect_err("nobody listens there");
     ensure!(matches!(error, TopicsError::Unreachable { .. }) && error.to_string().contains(&nobody), "{error}");
     Ok(())
 }

@@ -68,7 +68,7 @@ impl TestTopics {
     pub async fn apply_profile(&self, profile: &str, partitions: i32) -> Result<()> {
         let overrides = Overrides { partitions: Some(partitions), replication: None };
         let file = TopicsFile::builtin()?.with_profile(profile)?;
-        messaging::topics::apply(&self.bootstrap, &self.prefix, &file, overrides).await?;
+        messaging::topics::apply(&self.bootstrap.as_str().into(), &self.prefix, &file, overrides).await?;
         Ok(())
     }
 }

@@ -101,7 +101,7 @@ async fn logs(kept: &Path, arena: &Arena) -> Result<()> {
 }
 
 async fn records(places: &Places, topic: &str) -> Result<Vec<Value>> {
-    let records = consume_all(&places.bootstrap, &places.physical(topic)).await?;
+    let records = consume_all(&places.brokers.bootstrap, &places.physical(topic)).await?;
     Ok(records.iter().map(readable).collect())
 }
 

@@ -29,7 +29,7 @@ const BOUND: Duration = Duration::from_secs(60);
 /// When one is not, within a minute.
 pub async fn produce(places: &Places, topic: &str, records: &[Record]) -> Result<u64> {
     let producer: FutureProducer = ClientConfig::new()
-        .set("bootstrap.servers", &places.bootstrap)
+        .set("bootstrap.servers", &places.brokers.bootstrap)
         .set("partitioner", "murmur2_random")
         .set("enable.idempotence", "true")
         .set("message.timeout.ms", BOUND.as_millis().to_string())
@@ -70,7 +70,7 @@ pub fn set_due(record: &mut Record, due: Timestamp) {
 /// When the broker refuses, as it does while the group has members.
 pub async fn rewind(places: &Places, service: Service, by: i64) -> Result<u64> {
     let committed = topics::committed(places, service).await?;
-    let (bootstrap, group) = (places.bootstrap.clone(), places.physical(service.name()));
+    let (bootstrap, group) = (places.brokers.bootstrap.clone(), places.physical(service.name()));
     let mut list = TopicPartitionList::new();
     let mut again = 0;
     for ((_, topic, partition), offset) in committed {
@@ -111,7 +111,7 @@ impl Layout {
 /// # Errors
 /// When no broker says.
 pub async fn layout(places: &Places, names: &[&str]) -> Result<Vec<Layout>> {
-    let bootstrap = places.bootstrap.clone();
+    let bootstrap = places.brokers.bootstrap.clone();
     let names: Vec<String> = names.iter().map(|name| places.physical(name)).collect();
     let ask = move || {
         let probe: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &bootstrap).create()?;

@@ -205,7 +205,7 @@ fn verify(suite: &Suite) -> Result<(Option<i32>, String)> {
     for (service, name) in Service::ALL.into_iter().zip(["ORDER", "PAYMENT", "INVENTORY", "NOTIFICATION"]) {
         command.env(format!("DATABASE_URL_{name}"), &places.databases[&service]);
     }
-    command.env("KAFKA_BOOTSTRAP", &places.bootstrap).env("TOPIC_PREFIX", &places.prefix);
+    command.env("KAFKA_BOOTSTRAP", &places.brokers.bootstrap).env("TOPIC_PREFIX", &places.prefix);
     command.env("GATEWAY_URL", &places.gateway_url).env("MAIL_DIR", folder);
     let output = command.args(["verify", "--drain", "30"]).output()?;
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());

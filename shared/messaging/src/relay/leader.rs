@@ -52,9 +52,10 @@ impl Relay {
         let mut tick = tokio::time::interval(BEAT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_notify: Option<Instant> = None;
+        let mut session: Option<PgConnection> = None;
         loop {
             tokio::select! {
-                _ = tick.tick() => match self.try_lock().await {
+                _ = tick.tick() => match self.try_lock(&mut session).await {
                     Ok(Some(leadership)) => return leadership,
                     Ok(None) => {}
                     Err(failure) => tracing::warn!(%failure, "the relay can't reach its database"),
@@ -73,8 +74,12 @@ impl Relay {
         }
     }
 
-    async fn try_lock(&self) -> Result<Option<Leadership>, Failure> {
-        let mut connection = self.db.acquire().await?.detach();
+    /// Tries it in `session`, the standby's connection, which the leader keeps.
+    async fn try_lock(&self, session: &mut Option<PgConnection>) -> Result<Option<Leadership>, Failure> {
+        let mut connection = match session.take() {
+            Some(connection) => connection,
+            None => self.db.acquire().await?.detach(),
+        };
         let locked: bool =
             sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut connection).await?;
         if locked {
@@ -99,7 +104,7 @@ impl Relay {
         if !replaced.is_empty() {
             tracing::warn!(pids = ?replaced, "the relay's leader showed no sign of life and is replaced");
         }
-        connection.close().await?;
+        *session = Some(connection);
         Ok(None)
     }
 }

@@ -9,12 +9,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode;
+
+use crate::properties::Brokers;
 
 use super::{Overrides, TopicSpec, TopicsError, TopicsFile};
 
@@ -66,13 +67,13 @@ pub(super) fn refusals(refused: &[Refusal]) -> String {
     )
 }
 
-/// Makes the topics under `prefix` at `bootstrap` what `file` and `overrides` say, and waits until each has its leaders.
+/// Makes the topics under `prefix` at `brokers` what `file` and `overrides` say, and waits until each has its leaders.
 ///
 /// # Errors
 /// [`TopicsError::Refused`] when a live topic has another number of partitions; then nothing was changed, unless a run
 /// beside this one created that topic meanwhile. Otherwise when the broker refuses, or doesn't answer in time.
 pub async fn apply(
-    bootstrap: &str,
+    brokers: &Brokers,
     prefix: &str,
     file: &TopicsFile,
     overrides: Overrides,
@@ -80,7 +81,7 @@ pub async fn apply(
     let file = file.clone().with_overrides(overrides)?;
     let wanted: Vec<TopicSpec> =
         file.expand().into_iter().map(|spec| TopicSpec { name: format!("{prefix}{}", spec.name), ..spec }).collect();
-    let broker = Broker::connect(bootstrap)?;
+    let broker = Broker::connect(brokers)?;
     let mut live = broker.topics().await?;
     let unseen: Vec<&TopicSpec> = wanted.iter().filter(|spec| !live.contains_key(&spec.name)).collect();
     let missing = broker.creatable(&unseen).await?;
@@ -139,14 +140,14 @@ pub(super) struct Broker {
 }
 
 impl Broker {
-    pub(super) fn connect(bootstrap: &str) -> Result<Self, TopicsError> {
-        let client: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
+    pub(super) fn connect(brokers: &Brokers) -> Result<Self, TopicsError> {
+        let client: AdminClient<DefaultClientContext> = brokers
+            .client()
             .set("client.id", "topics")
             .set("allow.auto.create.topics", "false")
             .create()
-            .map_err(|e| TopicsError::Unreachable { bootstrap: bootstrap.to_owned(), why: e.to_string() })?;
-        Ok(Self { bootstrap: bootstrap.to_owned(), client: Arc::new(client) })
+            .map_err(|e| TopicsError::Unreachable { bootstrap: brokers.to_string(), why: e.to_string() })?;
+        Ok(Self { bootstrap: brokers.to_string(), client: Arc::new(client) })
     }
 
     fn unreachable(&self, why: impl fmt::Display) -> TopicsError {

@@ -8,6 +8,8 @@ use rdkafka::client::Client;
 use rdkafka::error::KafkaResult;
 use rdkafka::types::RDKafkaErrorCode;
 
+use crate::properties::Brokers;
+
 use super::apply::{Broker, Shape};
 use super::{TopicsError, TopicsFile};
 
@@ -41,8 +43,8 @@ pub struct Found {
 ///
 /// # Errors
 /// When Kafka doesn't answer.
-pub async fn live(bootstrap: &str, prefix: &str, file: &TopicsFile) -> Result<Vec<LiveTopic>, TopicsError> {
-    let broker = Broker::connect(bootstrap)?;
+pub async fn live(brokers: &Brokers, prefix: &str, file: &TopicsFile) -> Result<Vec<LiveTopic>, TopicsError> {
+    let broker = Broker::connect(brokers)?;
     let shapes = broker.topics().await?;
     let declared = file.expand();
     let mut names: Vec<(String, bool)> = declared.iter().map(|spec| (spec.name.clone(), true)).collect();

@@ -52,7 +52,7 @@ pub async fn move_leaders(arena: &Arena, number: usize) -> Result<Effect> {
     eventually("the leaders are moved", PATIENCE, async || {
         let before = kafka::layout(&arena.places, &Service::ALL.map(Service::emits)).await?;
         std::fs::write(&file, kafka::reassignment(&before).to_string())?;
-        let bootstrap = arena.places.bootstrap.as_str();
+        let bootstrap = arena.places.brokers.bootstrap.as_str();
         let reassign = ["--bootstrap-server", bootstrap, "--reassignment-json-file", name, "--execute"];
         broker.tool("org.apache.kafka.tools.reassign.ReassignPartitionsCommand", &reassign).await?;
         let elect = ["--bootstrap-server", bootstrap, "--election-type", "preferred", "--path-to-json-file", name];

@@ -87,7 +87,7 @@ pub async fn shift_due_times(arena: &Arena, count: usize) -> Result<Effect> {
 }
 
 async fn read(arena: &Arena, topic: &str) -> Result<Vec<Record>> {
-    consume_all(&arena.places.bootstrap, &arena.places.physical(topic)).await
+    consume_all(&arena.places.brokers.bootstrap, &arena.places.physical(topic)).await
 }
 
 fn newest(mut records: Vec<Record>, count: usize) -> Vec<Record> {
