@@ -12,10 +12,11 @@ use crate::scenarios::end_to_end::Load;
 use crate::scenarios::{Size, drain, end_to_end, latency, post, recovery, soak};
 
 /// What is switched off, one at a time, to see what it is worth: (name in the table, settings).
-pub const ABLATIONS: [(&str, &[(&str, &str)]); 3] = [
+pub const ABLATIONS: [(&str, &[(&str, &str)]); 4] = [
     ("batch size 1", &[("BATCH_MAX", "1")]),
     ("no group commit", &[("ORDER_GROUP_MAX", "1")]),
     ("one lane", &[("PARTITIONS", "1")]),
+    ("a relay that polls every 50 ms", &[("RELAY_WAKE", "false"), ("RELAY_POLL_MS", "50")]),
 ];
 
 async fn start() -> Result<Servers> {

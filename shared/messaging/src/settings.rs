@@ -73,6 +73,8 @@ pub struct Settings {
     pub redrive_limit: u16,
     /// The slow poll behind the relay's wake-ups.
     pub relay_poll: Duration,
+    /// Whether commits wake the relay; without, it finds their rows when it polls.
+    pub relay_wake: bool,
     /// The most rows that the relay reads at once.
     pub relay_batch: usize,
     /// The most read batches that wait for acknowledgements. With one, the next batch is whatever came meanwhile.
@@ -108,6 +110,7 @@ impl Settings {
             held_per_key: 10_000,
             redrive_limit: 5,
             relay_poll: Duration::from_millis(500),
+            relay_wake: true,
             relay_batch: 1_000,
             relay_in_flight: 1,
         }

@@ -96,6 +96,9 @@ pub struct MessagingConfig {
     /// `RELAY_POLL_MS`: the slow poll behind the relay's wake-ups.
     #[serde(default)]
     pub relay_poll_ms: Option<u64>,
+    /// `RELAY_WAKE`: whether commits wake the relay (default true; without, to measure what that is worth, it only polls).
+    #[serde(default)]
+    pub relay_wake: Option<bool>,
 }
 
 impl MessagingConfig {
@@ -129,6 +132,7 @@ impl MessagingConfig {
         set(&mut settings.session_timeout, self.session_timeout_ms.map(Duration::from_millis));
         set(&mut settings.max_poll_interval, self.max_poll_interval_ms.map(Duration::from_millis));
         set(&mut settings.relay_in_flight, self.relay_in_flight);
+        set(&mut settings.relay_wake, self.relay_wake);
         set(&mut settings.relay_poll, self.relay_poll_ms.map(Duration::from_millis));
         settings.call_timeout = settings.call_timeout.min(settings.max_poll_interval / 2);
         set(&mut settings.call_timeout, self.call_timeout_ms.map(Duration::from_millis));

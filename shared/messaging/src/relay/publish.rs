@@ -83,10 +83,10 @@ impl Relay {
             tokio::select! {
                 Some(settled) = sender.batches.next(), if !sender.batches.is_empty() => sender.settle(settled).await?,
                 deleted = sender.acknowledged.delete() => deleted?,
-                () = self.wake.notified() => sender.unread = true,
+                () = self.wake.notified() => sender.unread |= self.settings.relay_wake,
                 notified = listener.recv() => {
                     notified?;
-                    sender.unread = true;
+                    sender.unread |= self.settings.relay_wake;
                 }
                 _ = poll.tick() => {
                     sender.unread = true;
