@@ -51,7 +51,7 @@ bounds: bootstrap ## Each service's memory with 1,000 and with BACKLOG=100000 wa
 kubernetes: ## Build the Kubernetes overlays and check every manifest against its schema
 	@deploy/kubernetes/validate.sh
 
-crash-matrix: bootstrap ## Kill each service at each of its crash points, SEEDS=1 times, and verify (15 minutes a seed)
+crash-matrix: bootstrap ## Kill each service at each of its crash points, SEEDS=1 times, and verify (ten minutes a seed)
 	$(build) --workspace --bins
 	CARGO='$(CARGO)' CARGO_FLAGS='$(CARGO_FLAGS)' deploy/build-faulty.sh --profile $(PROFILE)
 	@SEEDS=$(SEEDS) SEED=$(SEED) exec $(binaries)/crash-matrix
