@@ -34,8 +34,11 @@ const AFTER_ERROR: Duration = Duration::from_millis(500);
 /// in this time, and a transaction with its flush for each lone event would cost more than the event.
 const DELETE_AFTER: Duration = Duration::from_millis(50);
 
-/// So many are deleted at once.
+/// So many are deleted at once...
 const DELETE_AT: usize = 1_000;
+
+/// ...and no more, so that a statement has its end well before its time-out, however far the deleting is behind.
+const DELETE_MOST: usize = 10_000;
 
 /// How many statistics in a row must show no broker: while a client bootstraps again, one may.
 const STRANDED: u32 = 2;
@@ -135,22 +138,28 @@ impl Acknowledged {
                 tokio::time::sleep_until(self.since + DELETE_AFTER).await;
             }
         }
-        self.delete_now().await
+        self.delete_some().await
     }
 
     /// Deletes all of them.
     async fn delete_now(&mut self) -> Result<(), Failure> {
         while self.deleting.is_some() || !self.ids.is_empty() {
-            let deleting = self.deleting.get_or_insert_with(|| {
-                crash_point!(BeforeDelete);
-                Box::pin(delete(std::mem::take(&mut self.ids), self.db.clone()))
-            });
-            let deleted = deleting.await;
-            self.deleting = None;
-            crash_point!(AfterDelete);
-            deleted?;
+            self.delete_some().await?;
         }
         Ok(())
+    }
+
+    /// Ends the statement that is under way, or else makes one.
+    async fn delete_some(&mut self) -> Result<(), Failure> {
+        let deleting = self.deleting.get_or_insert_with(|| {
+            crash_point!(BeforeDelete);
+            let some = self.ids.len().min(DELETE_MOST);
+            Box::pin(delete(self.ids.drain(..some).collect(), self.db.clone()))
+        });
+        let deleted = deleting.await;
+        self.deleting = None;
+        crash_point!(AfterDelete);
+        deleted
     }
 }
 

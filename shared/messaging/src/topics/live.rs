@@ -111,11 +111,16 @@ pub fn watermarks<C: ClientContext>(
     }
 }
 
+/// What Kafka's own clients ask again after, when they list offsets.
 fn is_moving(code: Option<RDKafkaErrorCode>) -> bool {
     use RDKafkaErrorCode as Code;
     let moving = [
         Code::NotLeaderForPartition,
         Code::LeaderNotAvailable,
+        Code::OffsetNotAvailable,
+        Code::FencedLeaderEpoch,
+        Code::UnknownLeaderEpoch,
+        Code::KafkaStorageError,
         Code::UnknownTopicOrPartition,
         Code::UnknownPartition,
         Code::ReplicaNotAvailable,
