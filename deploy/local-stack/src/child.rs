@@ -3,7 +3,7 @@
 //! It is `std::process` on purpose: a handle may be made in one tokio runtime (one test) and used in another.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{ChildStdout, Command, ExitStatus};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -47,6 +47,11 @@ impl Child {
     /// Its output, once, when it was started with a pipe.
     pub fn take_stdout(&mut self) -> Option<ChildStdout> {
         self.inner.stdout.take()
+    }
+
+    /// Its input, once, when it was started with a pipe.
+    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.inner.stdin.take()
     }
 
     /// How it ended, or `None` while it runs.

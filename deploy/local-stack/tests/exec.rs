@@ -47,10 +47,24 @@ fn runs(process: &str) -> bool {
     !status.is_empty() && !status.lines().any(|line| line.starts_with("State:") && line.contains('Z'))
 }
 
+/// What a process is and what it is doing; `None` where it has ended.
+fn seen(process: &str) -> Option<String> {
+    let read = |name| std::fs::read_to_string(Path::new(process).join(name)).unwrap_or_default();
+    let status = read("status");
+    let of = |what: &str| status.lines().find(|line| line.starts_with(what)).unwrap_or_default().replace('\t', " ");
+    let command = read("cmdline").replace('\0', " ");
+    let about = [of("State:"), of("PPid:"), read("wchan"), command.chars().take(120).collect()];
+    runs(process).then(|| format!("{process}: {}", about.join(", ")))
+}
+
 fn wait_until_gone(processes: &[String]) -> Result<()> {
     let start = Instant::now();
     while processes.iter().any(|process| runs(process)) {
-        ensure!(start.elapsed() < BOUND, "still there: {processes:?}");
+        ensure!(
+            start.elapsed() < BOUND,
+            "still there: {:#?}",
+            processes.iter().filter_map(|p| seen(p)).collect::<Vec<_>>()
+        );
         std::thread::park_timeout(Duration::from_millis(20));
     }
     Ok(())

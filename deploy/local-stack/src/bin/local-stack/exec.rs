@@ -1,5 +1,6 @@
 //! `local-stack exec -- CMD`: a command on a fresh Kafka and PostgreSQL that are thrown away after it.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -50,6 +51,10 @@ async fn start(folder: &Scratch) -> Result<(Kafka, Postgres)> {
     tokio::try_join!(Kafka::start(kafka), Postgres::start(postgres))
 }
 
+/// Lets the command begin once it is guarded. If we are killed before that, the gate's pipe closes and nothing begins: a
+/// command that had begun unguarded would outlive us.
+const GATE: &str = r#"read -r go || exit 1; exec "$@" </dev/null"#;
+
 /// Runs the command in a group of its own, so that what it started ends with it.
 async fn supervise(
     arguments: &ExecArguments,
@@ -57,14 +62,16 @@ async fn supervise(
     postgres: &Postgres,
     signals: &mut StopSignals,
 ) -> Result<u8> {
-    let (program, rest) = arguments.command.split_first().context("no command")?;
-    let mut command = Command::new(program);
+    let program = arguments.command.first().context("no command")?;
+    let mut command = Command::new("/bin/sh");
     command
-        .args(rest)
-        .stdin(Stdio::null())
+        .args(["-c", GATE, "local-stack"])
+        .args(&arguments.command)
+        .stdin(Stdio::piped())
         .env("TEST_KAFKA_BOOTSTRAP", kafka.bootstrap())
         .env("TEST_DATABASE_URL", postgres.admin_url());
     let mut child = Child::spawn(program, &mut command, Signal::SIGTERM)?;
+    child.take_stdin().context("the command's gate")?.write_all(b"go\n").context("opening the command's gate")?;
     let bound = Duration::from_secs(arguments.bound_secs);
     let waited = tokio::select! {
         status = child.wait(bound) => Ok(status?),
