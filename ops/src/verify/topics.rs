@@ -86,9 +86,9 @@ pub async fn find(places: &Places) -> Result<Vec<Topic>> {
         }
         for source in Service::ALL.map(Service::emits) {
             if !found.iter().any(|topic| &*topic.name == source) {
-                let (name, bootstrap) = (places.physical(source), &places.brokers);
+                let (name, brokers) = (places.physical(source), &places.brokers);
                 bail!(
-                    "there is no topic {name} at {bootstrap}\nsuite topics apply creates the suite's, suite topics list \
+                    "there is no topic {name} at {brokers}\nsuite topics apply creates the suite's, suite topics list \
                      shows them"
                 );
             }

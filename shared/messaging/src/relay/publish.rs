@@ -34,10 +34,10 @@ const AFTER_ERROR: Duration = Duration::from_millis(500);
 /// in this time, and a transaction with its flush for each lone event would cost more than the event.
 const DELETE_AFTER: Duration = Duration::from_millis(50);
 
-/// So many are deleted at once...
+/// So many don't wait for more.
 const DELETE_AT: usize = 1_000;
 
-/// ...and no more, so that a statement has its end well before its time-out, however far the deleting is behind.
+/// The most in one statement, so that it ends well before its time-out, however far the deleting is behind.
 const DELETE_MOST: usize = 10_000;
 
 /// How many statistics in a row must show no broker: while a client bootstraps again, one may.
