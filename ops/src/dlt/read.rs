@@ -16,6 +16,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Letters;
+use crate::verify::topics::{NO_GROUP, consumer};
 
 /// How long the broker may take to say what there is.
 const ASK_BOUND: Duration = Duration::from_secs(10);
@@ -61,18 +62,7 @@ struct Reader {
 
 impl Reader {
     fn connect(brokers: &Brokers, prefix: &str, groups: &[String]) -> Result<Self> {
-        let consumer: BaseConsumer = brokers
-            .reader()
-            .set("client.id", "suite")
-            // librdkafka wants a name to assign partitions; nothing is ever joined or committed under it.
-            .set("group.id", "suite-reads-without-a-group")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "error")
-            .set("allow.auto.create.topics", "false")
-            .create()
-            .context("making a Kafka consumer")?;
+        let consumer = consumer(brokers, NO_GROUP)?;
         let metadata = consumer.fetch_metadata(None, ASK_BOUND).map_err(|error| {
             anyhow!(
                 "Kafka at {brokers} doesn't answer: {error}\nStart the suite with `make run`, or say where Kafka is: \

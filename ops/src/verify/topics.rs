@@ -22,6 +22,8 @@ use super::service::Service;
 /// How long the broker may take for one answer, and between two records.
 const ASK_BOUND: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
+/// What those who read without a group are called: nothing is ever joined or committed under it.
+pub(crate) const NO_GROUP: &str = "suite-reads-without-a-group";
 /// Fetched and not yet looked at: the most that is kept in memory.
 const FETCHED_KIB: &str = "32768";
 
@@ -68,7 +70,7 @@ impl Topic {
 pub async fn find(places: &Places) -> Result<Vec<Topic>> {
     let places = places.clone();
     let ask = move || {
-        let consumer = consumer(&places.brokers, "suite-reads-without-a-group")?;
+        let consumer = consumer(&places.brokers, NO_GROUP)?;
         let metadata = consumer.fetch_metadata(None, ASK_BOUND).map_err(|error| {
             anyhow!(
                 "Kafka at {} doesn't answer: {error}\nStart the suite with `make run`, or say where Kafka is: \
@@ -194,7 +196,7 @@ pub async fn read_all<T: Send + 'static>(
 ) -> Result<(T, i64)> {
     let places = places.clone();
     let reading = move || {
-        let consumer = consumer(&places.brokers, "suite-reads-without-a-group")?;
+        let consumer = consumer(&places.brokers, NO_GROUP)?;
         let by_name: HashMap<String, Topic> =
             topics.into_iter().map(|topic| (places.physical(&topic.name), topic)).collect();
         let ranges = everything(&consumer, &by_name)?;
@@ -221,7 +223,7 @@ pub async fn read_between<T: Send + 'static>(
 ) -> Result<T> {
     let places = places.clone();
     let reading = move || {
-        let consumer = consumer(&places.brokers, "suite-reads-without-a-group")?;
+        let consumer = consumer(&places.brokers, NO_GROUP)?;
         let (mut by_name, mut all) = (HashMap::new(), Vec::new());
         for (topic, partition, from, to) in ranges {
             let physical = places.physical(&topic.name);
@@ -352,11 +354,12 @@ pub(crate) fn record(topic: &Topic, message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
-fn consumer(brokers: &Brokers, group: &str) -> Result<BaseConsumer> {
+/// A consumer that reads and leaves no trace.
+pub(crate) fn consumer(brokers: &Brokers, group: &str) -> Result<BaseConsumer> {
     brokers
         .reader()
         .set("client.id", "suite")
-        // librdkafka wants a name to assign partitions; nothing is ever joined or committed under it.
+        // librdkafka wants a name to assign partitions.
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")

@@ -1,6 +1,6 @@
 //! Topics for one test.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use messaging::topics::{DEFAULT_PROFILE, Overrides, TopicsFile};
@@ -48,8 +48,11 @@ impl TestTopics {
                 bail!("creating {topic}: {code}");
             }
         }
-        let (bootstrap, listed) = (self.bootstrap.clone(), full.clone());
-        tokio::task::spawn_blocking(move || wait_until_listed(&bootstrap, &listed)).await??;
+        crate::eventually(format!("{full} is listed"), BOUND, async || {
+            let (bootstrap, topic) = (self.bootstrap.clone(), full.clone());
+            tokio::task::spawn_blocking(move || listed(&bootstrap, &topic)).await?
+        })
+        .await?;
         Ok(full)
     }
 
@@ -85,21 +88,17 @@ fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
     config.create().context("making an admin client")
 }
 
-fn wait_until_listed(bootstrap: &str, topic: &str) -> Result<()> {
+/// Whether the broker lists the topic with its leaders. Blocks.
+fn listed(bootstrap: &str, topic: &str) -> Result<()> {
+    let mut config = ClientConfig::new();
     let probe: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", bootstrap).set("allow.auto.create.topics", "false").create()?;
-    let start = Instant::now();
-    loop {
-        let metadata = probe.fetch_metadata(Some(topic), BOUND)?;
-        let led = |topic: &MetadataTopic| {
-            !topic.partitions().is_empty() && topic.partitions().iter().all(|partition| partition.leader() >= 0)
-        };
-        if metadata.topics().iter().any(led) {
-            return Ok(());
-        }
-        ensure!(start.elapsed() < BOUND, "{topic} was made and isn't listed after {BOUND:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        config.set("bootstrap.servers", bootstrap).set("allow.auto.create.topics", "false").create()?;
+    let metadata = probe.fetch_metadata(Some(topic), BOUND)?;
+    let led = |topic: &MetadataTopic| {
+        !topic.partitions().is_empty() && topic.partitions().iter().all(|partition| partition.leader() >= 0)
+    };
+    ensure!(metadata.topics().iter().any(led), "it is not");
+    Ok(())
 }
 
 fn delete(bootstrap: &str, prefix: &str) -> Result<()> {

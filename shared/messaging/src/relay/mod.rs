@@ -12,6 +12,7 @@
 //! both. Deliberately absent: a mere cursor over ids. Ids are not commit order, and it would skip a row that commits late;
 //! what is missing below the highest id is looked for (`horizon.rs`).
 
+mod acknowledged;
 mod horizon;
 mod leader;
 mod publish;

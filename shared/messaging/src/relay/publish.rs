@@ -15,6 +15,7 @@ use sqlx::{PgPool, Row as _};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::acknowledged::Acknowledged;
 use super::horizon::Horizon;
 use super::leader::{BEAT, CHANNEL, Leadership};
 use super::{Relay, RelayStatus};
@@ -29,16 +30,6 @@ use crate::trace::Sending;
 
 /// How long sending pauses after a delivery error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
-
-/// How long acknowledged rows may wait for others to be deleted with them: a crash sends again what was acknowledged
-/// in this time, and a transaction with its flush for each lone event would cost more than the event.
-const DELETE_AFTER: Duration = Duration::from_millis(50);
-
-/// So many don't wait for more.
-const DELETE_AT: usize = 1_000;
-
-/// The most in one statement, so that it ends well before its time-out, however far the deleting is behind.
-const DELETE_MOST: usize = 10_000;
 
 /// How many statistics in a row must show no broker: while a client bootstraps again, one may.
 const STRANDED: u32 = 2;
@@ -106,67 +97,6 @@ impl Relay {
 }
 
 type Batches = FuturesUnordered<BoxFuture<'static, Settled>>;
-
-/// Rows that were acknowledged and are to be deleted: some together, beside the reading and the sending.
-struct Acknowledged {
-    db: PgPool,
-    ids: Vec<i64>,
-    /// When the first of them was acknowledged.
-    since: Instant,
-    deleting: Option<BoxFuture<'static, Result<(), Failure>>>,
-}
-
-impl Acknowledged {
-    fn new(db: &PgPool) -> Self {
-        Self { db: db.clone(), ids: Vec::new(), since: Instant::now(), deleting: None }
-    }
-
-    fn add(&mut self, ids: Vec<i64>) {
-        if self.ids.is_empty() {
-            self.since = Instant::now();
-        }
-        self.ids.extend(ids);
-    }
-
-    /// Waits until there is something to delete and deletes it; may be dropped and called again at any point.
-    async fn delete(&mut self) -> Result<(), Failure> {
-        if self.deleting.is_none() {
-            if self.ids.is_empty() {
-                std::future::pending::<()>().await;
-            }
-            if self.ids.len() < DELETE_AT {
-                tokio::time::sleep_until(self.since + DELETE_AFTER).await;
-            }
-        }
-        self.delete_some().await
-    }
-
-    /// Deletes all of them.
-    async fn delete_now(&mut self) -> Result<(), Failure> {
-        while self.deleting.is_some() || !self.ids.is_empty() {
-            self.delete_some().await?;
-        }
-        Ok(())
-    }
-
-    /// Ends the statement that is under way, or else makes one.
-    async fn delete_some(&mut self) -> Result<(), Failure> {
-        let deleting = self.deleting.get_or_insert_with(|| {
-            crash_point!(BeforeDelete);
-            let some = self.ids.len().min(DELETE_MOST);
-            Box::pin(delete(self.ids.drain(..some).collect(), self.db.clone()))
-        });
-        let deleted = deleting.await;
-        self.deleting = None;
-        crash_point!(AfterDelete);
-        deleted
-    }
-}
-
-async fn delete(ids: Vec<i64>, db: PgPool) -> Result<(), Failure> {
-    sqlx::query("delete from outbox where id = any($1)").bind(ids).execute(&db).await?;
-    Ok(())
-}
 
 /// The producer and what it has in flight.
 struct Sender<'a> {

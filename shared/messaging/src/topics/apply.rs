@@ -84,17 +84,16 @@ pub async fn apply(
     let broker = Broker::connect(brokers)?;
     let mut live = broker.topics().await?;
     let unseen: Vec<&TopicSpec> = wanted.iter().filter(|spec| !live.contains_key(&spec.name)).collect();
-    let missing = broker.creatable(&unseen).await?;
+    let creatable = broker.creatable(&unseen).await?;
+    let (missing, there): (Vec<&TopicSpec>, Vec<_>) = wanted.iter().partition(|spec| creatable.contains(&spec.name));
     if missing.len() < unseen.len() {
         // The controller knows topics that the broker has not heard of yet: what they are decides whether to refuse.
-        let there = wanted.iter().filter(|spec| !missing.contains(&spec.name));
-        live = broker.wait_for_leaders(there).await?;
+        live = broker.wait_for_leaders(&there).await?;
     }
     refuse_other_partitions(&wanted, &live)?;
 
-    let missing: Vec<&TopicSpec> = wanted.iter().filter(|spec| missing.contains(&spec.name)).collect();
     let created = broker.create(&missing).await?;
-    let live = broker.wait_for_leaders(&wanted).await?;
+    let live = broker.wait_for_leaders(&wanted.iter().collect::<Vec<_>>()).await?;
     refuse_other_partitions(&wanted, &live)?;
 
     let mut report = Report::default();
@@ -221,21 +220,30 @@ impl Broker {
         Ok(created)
     }
 
-    async fn wait_for_leaders<'a>(
+    async fn wait_for_leaders(&self, wanted: &[&TopicSpec]) -> Result<BTreeMap<String, Shape>, TopicsError> {
+        self.until(async || {
+            let live = self.topics().await?;
+            let ready = |spec: &&&TopicSpec| live.get(&spec.name).is_some_and(|topic| topic.led);
+            let waiting = wanted.iter().find(|spec| !ready(spec)).map(|spec| format!("{} has no leader", spec.name));
+            Ok(waiting.map_or(Ok(live), Err))
+        })
+        .await
+    }
+
+    /// Looks until nothing is waited for; what is said of that is the error where it takes too long.
+    async fn until<T>(
         &self,
-        wanted: impl IntoIterator<Item = &'a TopicSpec> + Clone,
-    ) -> Result<BTreeMap<String, Shape>, TopicsError> {
+        mut look: impl AsyncFnMut() -> Result<Result<T, String>, TopicsError>,
+    ) -> Result<T, TopicsError> {
         let start = Instant::now();
         loop {
-            let live = self.topics().await?;
-            let ready = |spec: &&TopicSpec| live.get(&spec.name).is_some_and(|topic| topic.led);
-            let Some(waiting) = wanted.clone().into_iter().find(|spec| !ready(spec)) else {
-                return Ok(live);
-            };
-            if start.elapsed() > BOUND {
-                return Err(self.unreachable(format!("{} has no leader after {BOUND:?}", waiting.name)));
+            match look().await? {
+                Ok(found) => return Ok(found),
+                Err(waiting) if start.elapsed() > BOUND => {
+                    return Err(self.unreachable(format!("{waiting} after {BOUND:?}")));
+                }
+                Err(_) => tokio::time::sleep(POLL).await,
             }
-            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -263,7 +271,7 @@ impl Broker {
     async fn alter(&self, existing: &[&TopicSpec]) -> Result<Vec<(String, Vec<String>)>, TopicsError> {
         let names: Vec<&str> = existing.iter().map(|spec| &*spec.name).collect();
         let configs = self.configs(&names).await?;
-        let (mut alterations, mut changed) = (Vec::new(), Vec::new());
+        let (mut alterations, mut altered, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for spec in existing {
             let Some(config) = configs.get(&spec.name) else { continue };
             let differences = differences(spec, config);
@@ -285,6 +293,7 @@ impl Broker {
                 }
             }
             alterations.push(alteration);
+            altered.push(*spec);
             changed.push((spec.name.clone(), differences));
         }
         if alterations.is_empty() {
@@ -296,26 +305,21 @@ impl Broker {
                 return Err(TopicsError::Broker { what: format!("alter {resource:?}"), why: code.to_string() });
             }
         }
-        self.wait_for_settings(existing).await?;
+        self.wait_for_settings(&altered).await?;
         Ok(changed)
     }
 
     /// Waits until the broker shows the settings that the controller took, so that whoever reads next reads them.
-    async fn wait_for_settings(&self, existing: &[&TopicSpec]) -> Result<(), TopicsError> {
-        let names: Vec<&str> = existing.iter().map(|spec| &*spec.name).collect();
-        let start = Instant::now();
-        loop {
+    async fn wait_for_settings(&self, altered: &[&TopicSpec]) -> Result<(), TopicsError> {
+        let names: Vec<&str> = altered.iter().map(|spec| &*spec.name).collect();
+        self.until(async || {
             let configs = self.configs(&names).await?;
             let differs =
                 |spec: &&&TopicSpec| configs.get(&spec.name).is_some_and(|c| !differences(spec, c).is_empty());
-            let Some(waiting) = existing.iter().find(differs) else {
-                return Ok(());
-            };
-            if start.elapsed() > BOUND {
-                return Err(self.unreachable(format!("{} has its old settings after {BOUND:?}", waiting.name)));
-            }
-            tokio::time::sleep(POLL).await;
-        }
+            let waiting = altered.iter().find(differs).map(|spec| format!("{} has its old settings", spec.name));
+            Ok(waiting.map_or(Ok(()), Err))
+        })
+        .await
     }
 }
 
