@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
+use crate::attempt::{Attempt, Trial};
 use crate::plan;
 use crate::report::{self, Targets};
 
@@ -68,6 +69,12 @@ struct Try {
     /// The drain of so many orders instead
     #[arg(long, conflicts_with = "rate")]
     drain: bool,
+    /// Alternate with the services and the gateway in this folder, and print ratios
+    #[arg(long, value_name = "DIR", conflicts_with = "statements")]
+    against: Option<PathBuf>,
+    /// How many pairs of runs then count
+    #[arg(long, default_value_t = 3, requires = "against")]
+    pairs: usize,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -98,13 +105,17 @@ async fn run(cli: Cli) -> Result<()> {
             plan::soak(&run.out).await?;
             finish(&run)
         }
-        Command::Try(Try { orders, settings, statements, rate, drain }) => {
-            let what = match rate {
-                Some(rate) => plan::Trial::Latency(rate),
-                None if drain => plan::Trial::Drain,
-                None => plan::Trial::EndToEnd { statements },
+        Command::Try(Try { orders, settings, statements, rate, drain, against, pairs }) => {
+            let trial = match rate {
+                Some(rate) => Trial::Latency(rate),
+                None if drain => Trial::Drain,
+                None => Trial::EndToEnd { statements },
             };
-            print!("{}", plan::attempt(orders, settings, what).await?);
+            let attempt = Attempt { trial, orders, settings };
+            print!(
+                "{}",
+                if let Some(other) = against { attempt.against(other, pairs).await? } else { attempt.once().await? }
+            );
             Ok(())
         }
         Command::Page(run) => finish(&run),

@@ -11,6 +11,7 @@
 //!
 //! Deliberately absent: assertions on wall-clock time.
 
+pub mod attempt;
 pub mod cli;
 pub mod gate;
 pub mod limits;

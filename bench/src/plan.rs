@@ -24,7 +24,11 @@ async fn start() -> Result<Servers> {
     servers().await
 }
 
-async fn servers() -> Result<Servers> {
+/// A Kafka and a PostgreSQL on fresh data whose settings are durable.
+///
+/// # Errors
+/// When they do not start, or are not.
+pub async fn servers() -> Result<Servers> {
     let servers = Servers::start().await?;
     servers.durability().await?.check()?;
     Ok(servers)
@@ -108,45 +112,6 @@ pub async fn soak(out: &Path) -> Result<()> {
     let mut servers = start().await?;
     keep(out, "soak", 0, async || soak::measure(&mut servers, Size::FULL, 1, rate).await).await?;
     Ok(())
-}
-
-/// What [`attempt`] measures.
-#[derive(Debug, Clone, Copy)]
-pub enum Trial {
-    /// Throughput, with the dearest statements where they are counted.
-    EndToEnd {
-        /// Whether they are.
-        statements: bool,
-    },
-    /// Latency at so many orders a second.
-    Latency(f64),
-    /// Each consumer's backlog.
-    Drain,
-}
-
-/// One scenario with settings of one's own, as text. Nothing is kept.
-///
-/// # Errors
-/// When anything fails.
-pub async fn attempt(orders: usize, settings: Vec<(String, String)>, trial: Trial) -> Result<String> {
-    let mut servers = servers().await?;
-    let size = Size { end_to_end_orders: orders, drain_orders: orders, ..Size::FULL };
-    let overrides = Overrides { environment: settings, ..Overrides::default() };
-    Ok(match trial {
-        Trial::EndToEnd { statements } => {
-            let count = if statements { CountStatements::Yes } else { CountStatements::No };
-            let found = end_to_end::measure(&mut servers, Load { overrides, count, ..Load::plain(size, 1) }).await?;
-            report::attempted(&found)
-        }
-        Trial::Latency(rate) => {
-            let found = latency::measure(&mut servers, size, 1, rate, overrides).await?;
-            report::paced(&found)
-        }
-        Trial::Drain => {
-            let found = drain::measure(&mut servers, orders, 1, &overrides).await?;
-            serde_json::to_string_pretty(&found)? + "\n"
-        }
-    })
 }
 
 /// What CI runs: the text to print, and how many invariants were violated.

@@ -8,3 +8,4 @@ mod targets;
 pub use model::{Provenance, Results, Round, keep, load};
 pub use page::{attempted, paced, smoke, write_page, write_readme};
 pub use targets::Targets;
+pub(crate) use targets::median;

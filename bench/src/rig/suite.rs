@@ -1,7 +1,7 @@
 //! The four services and the gateway, each a process of its own from the release build.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub struct Overrides {
     pub partitions: Option<i32>,
     /// Variables of every service.
     pub environment: Vec<(String, String)>,
+    /// Where the services' and the gateway's programs are, where not beside this one.
+    pub programs: Option<PathBuf>,
 }
 
 impl Overrides {
@@ -35,6 +37,13 @@ impl Overrides {
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.environment.push((name.to_owned(), value.to_string()));
         self
+    }
+
+    fn program(&self, name: &str) -> Result<PathBuf> {
+        let Some(folder) = &self.programs else { return binary(name) };
+        let path = folder.join(name);
+        ensure!(path.exists(), "{} is missing", path.display());
+        Ok(path)
     }
 }
 
@@ -70,7 +79,7 @@ impl Suite {
         for service in Service::ALL {
             let database = format!("{name}_{}", service.emits());
             let url = servers.postgres.create_database(&database, &database).await?;
-            migrate(service, &url)?;
+            migrate_with(&overrides.program(service.name())?, &url)?;
             pools.insert(service, PgPoolOptions::new().max_connections(2).connect_lazy(&url)?);
             urls.insert(service, url);
             addresses.insert(service, format!("127.0.0.1:{}", free_port()?));
@@ -79,7 +88,7 @@ impl Suite {
         let gateway_address = format!("127.0.0.1:{}", free_port()?);
         let mut gateway = ServiceProcess::spawn(ServiceOptions {
             name: "sandbox-gateway".to_owned(),
-            program: binary("sandbox-gateway")?,
+            program: overrides.program("sandbox-gateway")?,
             arguments: vec!["serve".to_owned()],
             environment: vec![("HTTP_ADDR".to_owned(), gateway_address.clone()), ("RUST_LOG".into(), "warn".into())],
             log_file: folder.join("sandbox-gateway.log"),
@@ -143,7 +152,7 @@ impl Suite {
         environment.extend(self.overrides.environment.iter().cloned());
         let process = ServiceProcess::spawn(ServiceOptions {
             name: service.name().to_owned(),
-            program: binary(service.name())?,
+            program: self.overrides.program(service.name())?,
             arguments: vec!["serve".to_owned()],
             environment,
             log_file: self.folder.join(format!("{}.log", service.name())),
@@ -264,7 +273,11 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// When its program is not built, or refuses.
 pub fn migrate(service: Service, url: &str) -> Result<()> {
-    let output = Command::new(binary(service.name())?)
+    migrate_with(&binary(service.name())?, url)
+}
+
+fn migrate_with(program: &Path, url: &str) -> Result<()> {
+    let output = Command::new(program)
         .arg("migrate")
         .env("DATABASE_URL", url)
         .env("HTTP_ADDR", "127.0.0.1:0")
@@ -272,7 +285,7 @@ pub fn migrate(service: Service, url: &str) -> Result<()> {
         .env("GATEWAY_URL", "http://127.0.0.1:1")
         .env("MAIL_DIR", std::env::temp_dir())
         .output()?;
-    ensure!(output.status.success(), "{} migrate: {}", service.name(), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{} migrate: {}", program.display(), String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use contracts::OrderId;
 use jiff::Timestamp;
-use messaging::{Failure, FailureKind};
+use messaging::Failure;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor, Row as _};
@@ -24,53 +24,6 @@ pub async fn lock(db: &mut PgConnection, orders: &BTreeSet<OrderId>) -> Result<T
     .await?;
     let known = rows.iter().map(|row| Ok((OrderId(row.try_get("order_id")?), reservation(row)?)));
     Ok(Tracked::read(known.collect::<Result<Vec<_>, Failure>>()?))
-}
-
-/// Writes what was decided: new rows as one statement, changed ones as another. A conflict where another transaction was
-/// first with an order: nothing was decided on its row.
-pub async fn save(db: &mut PgConnection, reservations: &Tracked<OrderId, Reservation>) -> Result<(), Failure> {
-    let new: Vec<_> = reservations.new_rows().collect();
-    if !new.is_empty() {
-        insert(db, &new).await?;
-    }
-    let (order_ids, states): (Vec<Uuid>, Vec<&str>) =
-        reservations.changed_rows().map(|(order, reservation)| (order.uuid(), reservation.state.as_str())).unzip();
-    if !order_ids.is_empty() {
-        // Lines never change: a second placement with others is refused.
-        sqlx::query(
-            "update reservations t set state = r.state, updated_at = now() \
-             from unnest($1::uuid[], $2::text[]) as r (order_id, state) where t.order_id = r.order_id",
-        )
-        .bind(order_ids)
-        .bind(states)
-        .execute(db)
-        .await?;
-    }
-    Ok(())
-}
-
-async fn insert(db: &mut PgConnection, rows: &[(&OrderId, &Reservation)]) -> Result<(), Failure> {
-    let (mut order_ids, mut states, mut lines) = (Vec::new(), Vec::new(), Vec::new());
-    for (order, reservation) in rows {
-        order_ids.push(order.uuid());
-        states.push(reservation.state.as_str());
-        lines.push(Json(&reservation.lines));
-    }
-    let inserted = sqlx::query(
-        "insert into reservations (order_id, state, lines) \
-         select * from unnest($1::uuid[], $2::text[], $3::jsonb[]) on conflict (order_id) do nothing",
-    )
-    .bind(order_ids)
-    .bind(states)
-    .bind(lines)
-    .execute(db)
-    .await?
-    .rows_affected();
-    if inserted == rows.len() as u64 {
-        Ok(())
-    } else {
-        Err(Failure::of(FailureKind::Conflict, "reservations.raced", "another transaction was first with an order"))
-    }
 }
 
 /// A reservation, and when it last changed, for people.

@@ -25,29 +25,6 @@ pub async fn lock(db: &mut PgConnection, skus: &BTreeSet<Sku>) -> Result<Tracked
     Ok(Tracked::read(levels))
 }
 
-/// Writes what was decided about the locked rows, as one statement.
-pub async fn save(db: &mut PgConnection, stock: &Tracked<Sku, Level>) -> Result<(), Failure> {
-    let (mut skus, mut reserved, mut sold) = (Vec::new(), Vec::new(), Vec::new());
-    for (sku, level) in stock.changed_rows() {
-        skus.push(sku.as_str());
-        reserved.push(level.reserved());
-        sold.push(level.sold());
-    }
-    if skus.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "update stock s set reserved = r.reserved, sold = r.sold, updated_at = now() \
-         from unnest($1::text[], $2::bigint[], $3::bigint[]) as r (sku, reserved, sold) where s.sku = r.sku",
-    )
-    .bind(skus)
-    .bind(reserved)
-    .bind(sold)
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
 /// A SKU's stock, for people.
 #[derive(Debug, Clone)]
 pub struct Listed {

@@ -42,8 +42,7 @@ impl Handler for InventoryHandler {
                 Err(refusal) => out.fail(item.event_id, refused(refusal)),
             }
         }
-        db::reservations::save(db, &warehouse.reservations).await?;
-        db::stock::save(db, &warehouse.stock).await
+        db::save(db, &warehouse).await
     }
 
     async fn contradiction(

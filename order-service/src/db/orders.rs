@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use contracts::orders::{CancelReason, Customer, OrderLine};
 use contracts::{Currency, EventId, Money, OrderId, TraceParent};
-use jiff::Timestamp;
-use jiff_sqlx::Timestamp as SqlTimestamp;
+use jiff::{SignedDuration, Timestamp};
+use jiff_sqlx::{Timestamp as SqlTimestamp, ToSqlx as _};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as ValueError;
@@ -118,27 +118,43 @@ pub async fn existing(db: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashS
     Ok(found.into_iter().map(|(id,)| OrderId(id)).collect())
 }
 
-/// Saves the sagas of orders that are locked.
-pub async fn save_all(db: &mut PgConnection, orders: &[&Order]) -> sqlx::Result<()> {
-    if orders.is_empty() {
+/// Saves the sagas of orders that are locked and appends to timelines, in this order, as one statement. An entry that is
+/// there already stays as it is.
+pub async fn save(db: &mut PgConnection, orders: &[&Order], entries: &[Entry], now: Timestamp) -> sqlx::Result<()> {
+    if orders.is_empty() && entries.is_empty() {
         return Ok(());
     }
     let reason = |order: &&Order| match order.saga.state {
         OrderState::Cancelled(reason) => Some(reason.as_str()),
         OrderState::Placed | OrderState::Confirmed => None,
     };
+    // A microsecond apart, so that entries of one transaction keep their order too.
+    let recorded = (0i64..).map(|n| now.saturating_add(SignedDuration::from_micros(n)).unwrap_or(now).to_sqlx());
     sqlx::query(
-        "update orders set state = new.state::order_state, cancel_reason = new.cancel_reason,
-                payment = new.payment::payment_step, stock = new.stock::stock_step
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
-              as new (order_id, state, cancel_reason, payment, stock)
-         where orders.order_id = new.order_id",
+        "with saved as (
+             update orders set state = new.state::order_state, cancel_reason = new.cancel_reason,
+                    payment = new.payment::payment_step, stock = new.stock::stock_step
+             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
+                  as new (order_id, state, cancel_reason, payment, stock)
+             where orders.order_id = new.order_id
+         )
+         insert into order_events (order_id, event_id, at, recorded_at, event_type, detail, template)
+         select * from unnest($6::uuid[], $7::uuid[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[],
+                              $12::text[])
+         on conflict do nothing",
     )
     .bind(orders.iter().map(|order| order.id.uuid()).collect::<Vec<_>>())
     .bind(orders.iter().map(|order| order.saga.state.as_str()).collect::<Vec<_>>())
     .bind(orders.iter().map(reason).collect::<Vec<_>>())
     .bind(orders.iter().map(|order| order.saga.payment.as_str()).collect::<Vec<_>>())
     .bind(orders.iter().map(|order| order.saga.stock.as_str()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.order_id.uuid()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.event_id.uuid()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.at.to_sqlx()).collect::<Vec<_>>())
+    .bind(recorded.take(entries.len()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.event_type.as_str()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.detail.as_str()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.template.as_deref()).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{SERVICE, announce};
-use crate::db::{orders, timeline};
+use crate::db::orders;
 use crate::domain::{Decision, Order, OrderState, TooLate};
 use crate::metrics::{Ended, OrderMetrics};
 
@@ -74,8 +74,7 @@ async fn record(db: &mut PgConnection, decided: &[(&Order, Decision)]) -> Result
     let entries: Result<Vec<_>, _> =
         decided.iter().map(|(order, decision)| announce(&mut out, order, *decision, now, None)).collect();
     let orders: Vec<&Order> = decided.iter().map(|(order, _)| *order).collect();
-    orders::save_all(db, &orders).await?;
-    timeline::append(db, &entries?, now).await?;
+    orders::save(db, &orders, &entries?, now).await?;
     out.write(db).await?;
     let ended = orders.iter().filter_map(|order| Ended::of(order.id, OrderState::Placed, order.saga.state, now));
     Ok((ended.collect(), out))

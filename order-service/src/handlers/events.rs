@@ -80,8 +80,7 @@ impl Handler for SagaHandler {
                 out.fail(item.event_id, unknown_order(order_id));
             }
         }
-        orders::save_all(db, &sorted(&locked, &changed)).await?;
-        timeline::append(db, &entries, now).await?;
+        orders::save(db, &sorted(&locked, &changed), &entries, now).await?;
         if !ended.is_empty() {
             let metrics = self.metrics.clone();
             out.on_commit(move || metrics.ended(&ended));

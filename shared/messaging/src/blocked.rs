@@ -1,7 +1,7 @@
 //! Order per key survives failure (I8): the event that blocks its key, and the later ones that are held behind it.
 //!
 //! A row of `blocked_keys` names the head: the event whose retry is awaited. Later events of the key go to
-//! `held_events`. Who holds takes the row `for share`, in a statement of its own after the claim; who releases takes it
+//! `held_events`. Who holds takes the row `for share`, in a statement of its own after the claim or in one with it ([`crate::standing`]); who releases takes it
 //! `for update` and reads the held events in later statements: under READ COMMITTED anything else could miss an event
 //! that was held in between, and strand it.
 
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use contracts::{EventId, Header};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::failure::{Failure, FailureKind};
@@ -40,7 +40,7 @@ impl State {
         }
     }
 
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         match text {
             "draining" => Self::Draining,
             "parked" => Self::Parked,
@@ -77,12 +77,6 @@ pub async fn lock_for_holding(db: &mut PgConnection, keys: &[OrderKey]) -> Resul
 /// The blocks of these keys, locked for changing them.
 pub async fn lock_for_release(db: &mut PgConnection, keys: &[OrderKey]) -> Result<HashMap<OrderKey, Block>, Failure> {
     blocks(db, keys, blocks_of_keys!(" order by b.topic, b.key for update of b")).await
-}
-
-/// The blocks of these keys as they are; a look before calling outside.
-pub async fn look(db: &PgPool, keys: &[OrderKey]) -> Result<HashMap<OrderKey, Block>, Failure> {
-    let mut connection = db.acquire().await?;
-    blocks(&mut connection, keys, blocks_of_keys!("")).await
 }
 
 async fn blocks(

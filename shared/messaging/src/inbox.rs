@@ -136,28 +136,6 @@ pub async fn claim(db: &mut PgConnection, claims: &[Claim]) -> Result<Claimed, F
     Ok(claimed)
 }
 
-/// Which of these events the inbox knows; a look before calling outside, without locks. The claim has the last word.
-pub async fn known(db: &PgPool, identities: &[Identity]) -> Result<HashSet<EventId>, Failure> {
-    if identities.is_empty() {
-        return Ok(HashSet::new());
-    }
-    #[cfg(feature = "fault-injection")]
-    if fault::removed(Guard::InboxClaim) {
-        return Ok(HashSet::new());
-    }
-    let (days, ids) = columns(identities.iter().copied());
-    // Lateral: a look into the one partition for each event, never a join that reads a day.
-    let rows = sqlx::query(
-        "select c.e from unnest($1::date[], $2::uuid[]) as c (d, e) \
-         cross join lateral (select from processed_events p where p.day = c.d and p.event_id = c.e limit 1) as p",
-    )
-    .bind(&days)
-    .bind(ids)
-    .fetch_all(db)
-    .await?;
-    rows.iter().map(|row| Ok(EventId(row.try_get(0)?))).collect()
-}
-
 /// The one look-up of where events are, with the lock that it takes.
 macro_rules! rows_of_events {
     ($lock:literal) => {
@@ -342,7 +320,7 @@ async fn drop_day(db: &PgPool, day: Date) -> Result<bool, Failure> {
     Ok(true)
 }
 
-fn columns(identities: impl Iterator<Item = Identity>) -> (Vec<jiff_sqlx::Date>, Vec<Uuid>) {
+pub(crate) fn columns(identities: impl Iterator<Item = Identity>) -> (Vec<jiff_sqlx::Date>, Vec<Uuid>) {
     identities.map(|identity| (identity.day.to_sqlx(), identity.event_id.uuid())).unzip()
 }
 

@@ -24,6 +24,7 @@ pub mod relay;
 pub mod retry;
 pub mod schema;
 pub mod settings;
+pub mod standing;
 pub mod topics;
 pub mod trace;
 pub mod transaction;

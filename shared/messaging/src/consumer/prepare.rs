@@ -13,14 +13,14 @@ use tokio::task::JoinSet;
 use super::in_place;
 use super::status::ConsumerStatus;
 use crate::arrival::Body;
-use crate::blocked::{self, OrderKey};
+use crate::blocked::OrderKey;
 use crate::crash_point;
 use crate::failure::{Failure, FailureKind};
 #[cfg(feature = "fault-injection")]
 use crate::fault::{self, Guard};
 use crate::handler::{Calls, Delivered, Handler, Item};
-use crate::inbox;
 use crate::machine::{CallResult, RecordId};
+use crate::standing;
 use crate::trace;
 use crate::transaction::{Prepared, Report, Task, Transactor, load_held};
 
@@ -116,9 +116,8 @@ async fn plan_events<H: Handler>(
         return Ok(plans);
     }
     let fresh: Vec<_> = tasks.iter().filter(|task| !task.arrival.comeback).map(|task| task.arrival.identity).collect();
-    let known = inbox::known(&transactor.db, &fresh).await?;
     let keys: BTreeSet<OrderKey> = tasks.iter().filter_map(|task| task.arrival.order_key()).collect();
-    let blocks = blocked::look(&transactor.db, &keys.into_iter().collect::<Vec<_>>()).await?;
+    let (known, blocks) = standing::look(&transactor.db, &fresh, &keys).await?;
     let mut asked: Vec<(usize, Arc<Delivered<H::Event>>)> = Vec::new();
     for (index, task) in tasks.iter().enumerate() {
         let arrival = &task.arrival;

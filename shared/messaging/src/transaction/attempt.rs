@@ -16,12 +16,13 @@ use crate::failure::{Failure, FailureKind, Reason};
 #[cfg(feature = "fault-injection")]
 use crate::fault::{self, Guard};
 use crate::handler::{Batch, Failed, Fate, Handler, Item};
-use crate::inbox::{self, Claim, Outcome, Takes};
+use crate::inbox::{self, Claim, Claimed, Outcome, Takes};
 use crate::machine::RecordId;
 use crate::outbox::Outgoing;
 use crate::record::Record;
 use crate::retry::{self, Failing, Verdict};
 use crate::settings::AfterDeadLetter;
+use crate::standing;
 use crate::trace::{self, Step, Trail};
 
 /// What is to become of the events that this transaction owns.
@@ -71,9 +72,8 @@ impl<H: Handler> Transactor<H> {
         let chosen = one_per_event(part);
         let mut tx = self.db.begin().await?;
         trail.at(Step::Claim);
-        let claims: Vec<Claim> = chosen.iter().map(|task| claim_of(&task.arrival)).collect();
         crash_point!(BeforeClaim);
-        let claimed = inbox::claim(&mut tx, &claims).await?;
+        let (claimed, blocks) = claim(&mut tx, &chosen).await?;
         crash_point!(AfterClaim);
         let mut counts = Counts { duplicates: part.len() - claimed.ours.len(), ..Counts::default() };
         let Some(now) = claimed.now else {
@@ -85,8 +85,13 @@ impl<H: Handler> Transactor<H> {
         if owned.iter().any(|task| task.arrival.due.is_some_and(|due| due > now)) {
             return Err(Undone::Early(now));
         }
-        trail.at(Step::Blocks);
-        let blocks = lock_blocks(&mut tx, &owned).await?;
+        let blocks = match blocks {
+            Some(blocks) => blocks,
+            None => {
+                trail.at(Step::Blocks);
+                lock_blocks(&mut tx, &owned).await?
+            }
+        };
         let Some(sorted) = self.sort(&owned, &blocks, known_failures, now) else {
             return Err(Undone::Early(now));
         };
@@ -342,6 +347,23 @@ impl<H: Handler> Transactor<H> {
         inbox::record(db, &outcomes).await?;
         Ok(())
     }
+}
+
+/// Claims what is chosen; with the blocks of its keys where one statement could tell both.
+async fn claim<E: EventSet, A>(
+    db: &mut PgConnection,
+    chosen: &[&Task<E, A>],
+) -> Result<(Claimed, Option<HashMap<OrderKey, Block>>), Failure> {
+    let first_time = chosen.iter().all(|task| !task.arrival.comeback);
+    #[cfg(feature = "fault-injection")]
+    let first_time = first_time && !fault::removed(Guard::InboxClaim);
+    if first_time {
+        let identities: Vec<_> = chosen.iter().map(|task| task.arrival.identity).collect();
+        let keys = chosen.iter().filter_map(|task| task.arrival.order_key()).collect();
+        return standing::claim_new(db, &identities, &keys).await;
+    }
+    let claims: Vec<Claim> = chosen.iter().map(|task| claim_of(&task.arrival)).collect();
+    Ok((inbox::claim(db, &claims).await?, None))
 }
 
 /// The claim that a record makes.

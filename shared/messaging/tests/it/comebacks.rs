@@ -8,13 +8,16 @@ use contracts::{EventId, OrderId, TraceParent};
 use jiff::Timestamp;
 use messaging::Record;
 use messaging::arrival::{Arrival, Body, names};
+use messaging::blocked;
+use messaging::inbox::{self, Claim, Outcome, Takes};
 use messaging::machine::{RecordId, Tp};
 use messaging::outbox::decode_headers;
 use messaging::transaction::{Prepared, Report, Task, Transactor, load_held};
 use messaging::{Item, Settings};
 use sqlx::Row;
+use testkit::eventually;
 
-use crate::rig::{Ledger, Rig, placed_for};
+use crate::rig::{BOUND, Ledger, Rig, placed_for};
 
 type Event = contracts::orders::OrderEvent;
 
@@ -132,6 +135,37 @@ async fn an_event_that_is_held_in_the_transaction_that_settles_its_head_is_relea
     assert_eq!(hand.applied().await?, vec![(ids[0], 2), (ids[1], 1)]);
     assert_eq!(hand.count("select count(*) from held_events").await?, 0);
     assert_eq!(hand.count("select count(*) from blocked_keys").await?, 0);
+    Ok(())
+}
+
+/// An instance that was taken for dead decides the first event of a key late, while the next owner claims it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_blocked_while_its_event_is_claimed_again_is_seen_as_blocked() -> Result<()> {
+    let (mut hand, order) = (Hand::new(100).await?, OrderId::new());
+    let (head, later) = (hand.placed(order, "tok")?, hand.placed(order, "tok")?);
+    let (identity, id) = (head.arrival.identity, event_id(&later));
+    let mut late = hand.rig.db.pool.begin().await?;
+    inbox::claim(&mut late, &[Claim { identity, attempt: 1, takes: Takes::Nothing }]).await?;
+    inbox::record(&mut late, &[(identity, Outcome::Retrying, 1)]).await?;
+    let key = head.arrival.order_key().context("its key")?;
+    blocked::block(&mut late, &key, identity, Timestamp::now()).await?;
+
+    let release = async {
+        eventually("the next owner waits for the claim", BOUND, async || {
+            let waiting = "select count(*) from pg_locks l join pg_stat_activity a on a.pid = l.pid \
+                 where a.datname = current_database() and not l.granted";
+            let waiting = hand.count(waiting).await?;
+            anyhow::ensure!(waiting == 1, "{waiting} wait");
+            Ok(())
+        })
+        .await?;
+        anyhow::Ok(late.commit().await?)
+    };
+    let (report, released) = tokio::join!(hand.run(vec![head, later]), release);
+    released?;
+    assert_eq!((report.done.len(), report.counts.duplicates, report.counts.held), (2, 1, 1));
+    assert_eq!(hand.rig.outcome(id).await?, Some(("held".to_owned(), 1)));
+    assert_eq!(hand.applied().await?, vec![]);
     Ok(())
 }
 

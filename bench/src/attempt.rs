@@ -1,0 +1,138 @@
+//! One scenario with settings of one's own, as text: nothing is kept. Against other programs, runs alternate on the same
+//! servers, so that both meet the same machine in the same mood.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::load::Mix;
+use crate::measure::CpuSeconds;
+use crate::plan;
+use crate::report::{self, median};
+use crate::rig::{CountStatements, Overrides, Servers};
+use crate::scenarios::end_to_end::Load;
+use crate::scenarios::{Size, drain, end_to_end, latency};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+pub enum Trial {
+    /// Throughput, with the dearest statements where they are counted.
+    EndToEnd {
+        /// Whether they are.
+        statements: bool,
+    },
+    /// Latency at so many orders a second.
+    Latency(f64),
+    /// Each consumer's backlog.
+    Drain,
+}
+
+/// What is measured, how large, and with which settings of the services.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// What.
+    pub trial: Trial,
+    /// Orders; at a rate, those of 20 s are sent instead.
+    pub orders: usize,
+    /// Variables of every service.
+    pub settings: Vec<(String, String)>,
+}
+
+/// The figures of one run, by name.
+type Figures = BTreeMap<String, f64>;
+
+impl Attempt {
+    /// Measures once.
+    ///
+    /// # Errors
+    /// When anything fails.
+    pub async fn once(&self) -> Result<String> {
+        let mut servers = plan::servers().await?;
+        Ok(self.run(&mut servers, None).await?.0)
+    }
+
+    /// Measures so many pairs of runs: own programs, then those in `other`. A first pair, in which the servers warm up,
+    /// does not count. Prints each pair's ratios as they come, and returns their medians.
+    ///
+    /// # Errors
+    /// When anything fails.
+    pub async fn against(&self, other: PathBuf, pairs: usize) -> Result<String> {
+        let mut servers = plan::servers().await?;
+        let mut ratios: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+        for pair in 0..=pairs {
+            // In turns, so that neither is always the first on what the other left.
+            let (own, theirs) = if pair % 2 == 0 {
+                let own = self.run(&mut servers, None).await?.1;
+                (own, self.run(&mut servers, Some(other.clone())).await?.1)
+            } else {
+                let theirs = self.run(&mut servers, Some(other.clone())).await?.1;
+                (self.run(&mut servers, None).await?.1, theirs)
+            };
+            if pair == 0 {
+                continue;
+            }
+            let both = own.iter().filter_map(|(name, own)| Some((name.clone(), *own, *theirs.get(name)?)));
+            let both = both.filter(|(_, own, theirs)| *own > 0.0 && *theirs > 0.0);
+            let mut line = format!("pair {pair}:");
+            for (name, own, theirs) in both {
+                let _ = write!(line, " {name} {:.2}", own / theirs);
+                ratios.entry(name).or_default().push((own, theirs));
+            }
+            eprintln!("{line}");
+        }
+        let mut text =
+            format!("{:<34}{:>10}{:>10}{:>8}  lowest to highest\n", "median of pairs", "own", "other", "ratio");
+        for (name, pairs) in ratios {
+            let middle = |pick: fn(&(f64, f64)) -> f64| median(&pairs.iter().map(pick).collect::<Vec<_>>());
+            let (own, other, ratio) = (middle(|p| p.0), middle(|p| p.1), middle(|p| p.0 / p.1));
+            let spread = pairs.iter().map(|(own, other)| own / other);
+            let (low, high) = spread.fold((f64::MAX, f64::MIN), |(low, high), it| (low.min(it), high.max(it)));
+            if let (Some(own), Some(other), Some(ratio)) = (own, other, ratio) {
+                let _ = writeln!(text, "{name:<34}{own:>10.3}{other:>10.3}{ratio:>8.3}  {low:.2} to {high:.2}");
+            }
+        }
+        Ok(text)
+    }
+
+    async fn run(&self, servers: &mut Servers, programs: Option<PathBuf>) -> Result<(String, Figures)> {
+        let orders = self.orders;
+        let size = Size { end_to_end_orders: orders, drain_orders: orders, ..Size::FULL };
+        let overrides = Overrides { environment: self.settings.clone(), programs, ..Overrides::default() };
+        Ok(match self.trial {
+            Trial::EndToEnd { statements } => {
+                let count = if statements { CountStatements::Yes } else { CountStatements::No };
+                let load = Load { overrides, count, mix: Mix::SHOP, ..Load::plain(size, 1) };
+                let found = end_to_end::measure(servers, load).await?;
+                let mut figures = cpu("order", &found.cpu_per_thousand);
+                figures.insert("orders/s".to_owned(), found.orders_per_second);
+                figures.insert("MB idle".to_owned(), found.resident_mb.0);
+                figures.insert("MB under load".to_owned(), found.resident_mb.1);
+                (report::attempted(&found), figures)
+            }
+            Trial::Latency(rate) => {
+                let found = latency::measure(servers, size, 1, rate, overrides).await?;
+                let mut figures = cpu("order", &found.cpu_per_thousand);
+                figures.insert("final p50 ms".to_owned(), found.done.p50_ms);
+                figures.insert("final p99 ms".to_owned(), found.done.p99_ms);
+                (report::paced(&found), figures)
+            }
+            Trial::Drain => {
+                let found = drain::measure(servers, orders, 1, &overrides).await?;
+                let mut figures = Figures::new();
+                for drain in &found {
+                    figures.extend(cpu(&drain.service, &drain.cpu_per_thousand));
+                    figures.insert(format!("{} events/s", drain.service), drain.events_per_second);
+                }
+                (serde_json::to_string_pretty(&found)? + "\n", figures)
+            }
+        })
+    }
+}
+
+/// CPU milliseconds for one order or event, by process.
+fn cpu(of: &str, seconds: &CpuSeconds) -> Figures {
+    let named = |(name, seconds): (&String, &f64)| (format!("ms per {of}: {name}"), *seconds);
+    seconds.0.iter().map(named).chain([(format!("ms per {of}, all"), seconds.total())]).collect()
+}
