@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::load::Mix;
 use crate::measure::CpuSeconds;
 use crate::plan;
 use crate::report::{self, median};
@@ -40,8 +39,15 @@ pub struct Attempt {
     pub settings: Vec<(String, String)>,
 }
 
-/// The figures of one run, by name.
+/// Figures by name.
 type Figures = BTreeMap<String, f64>;
+
+/// What one run came to.
+struct Ran {
+    text: String,
+    figures: Figures,
+    violations: usize,
+}
 
 impl Attempt {
     /// Measures once.
@@ -50,29 +56,33 @@ impl Attempt {
     /// When anything fails.
     pub async fn once(&self) -> Result<String> {
         let mut servers = plan::servers().await?;
-        Ok(self.run(&mut servers, None).await?.0)
+        Ok(self.run(&mut servers, None).await?.text)
     }
 
     /// Measures so many pairs of runs: own programs, then those in `other`. A first pair, in which the servers warm up,
     /// does not count. Prints each pair's ratios as they come, and returns their medians.
     ///
     /// # Errors
-    /// When anything fails.
+    /// When anything fails, or a run violates an invariant.
     pub async fn against(&self, other: PathBuf, pairs: usize) -> Result<String> {
         let mut servers = plan::servers().await?;
         let mut ratios: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
         for pair in 0..=pairs {
             // In turns, so that neither is always the first on what the other left.
             let (own, theirs) = if pair % 2 == 0 {
-                let own = self.run(&mut servers, None).await?.1;
-                (own, self.run(&mut servers, Some(other.clone())).await?.1)
+                let own = self.run(&mut servers, None).await?;
+                (own, self.run(&mut servers, Some(other.clone())).await?)
             } else {
-                let theirs = self.run(&mut servers, Some(other.clone())).await?.1;
-                (self.run(&mut servers, None).await?.1, theirs)
+                let theirs = self.run(&mut servers, Some(other.clone())).await?;
+                (self.run(&mut servers, None).await?, theirs)
             };
+            for ran in [&own, &theirs] {
+                ensure!(ran.violations == 0, "{} invariants were violated: the run is void", ran.violations);
+            }
             if pair == 0 {
                 continue;
             }
+            let (own, theirs) = (own.figures, theirs.figures);
             let both = own.iter().filter_map(|(name, own)| Some((name.clone(), *own, *theirs.get(name)?)));
             let both = both.filter(|(_, own, theirs)| *own > 0.0 && *theirs > 0.0);
             let mut line = format!("pair {pair}:");
@@ -96,27 +106,27 @@ impl Attempt {
         Ok(text)
     }
 
-    async fn run(&self, servers: &mut Servers, programs: Option<PathBuf>) -> Result<(String, Figures)> {
+    async fn run(&self, servers: &mut Servers, programs: Option<PathBuf>) -> Result<Ran> {
         let orders = self.orders;
         let size = Size { end_to_end_orders: orders, drain_orders: orders, ..Size::FULL };
         let overrides = Overrides { environment: self.settings.clone(), programs, ..Overrides::default() };
         Ok(match self.trial {
             Trial::EndToEnd { statements } => {
                 let count = if statements { CountStatements::Yes } else { CountStatements::No };
-                let load = Load { overrides, count, mix: Mix::SHOP, ..Load::plain(size, 1) };
+                let load = Load { overrides, count, ..Load::plain(size, 1) };
                 let found = end_to_end::measure(servers, load).await?;
                 let mut figures = cpu("order", &found.cpu_per_thousand);
                 figures.insert("orders/s".to_owned(), found.orders_per_second);
                 figures.insert("MB idle".to_owned(), found.resident_mb.0);
                 figures.insert("MB under load".to_owned(), found.resident_mb.1);
-                (report::attempted(&found), figures)
+                Ran { text: report::attempted(&found), figures, violations: found.violations }
             }
             Trial::Latency(rate) => {
                 let found = latency::measure(servers, size, 1, rate, overrides).await?;
                 let mut figures = cpu("order", &found.cpu_per_thousand);
                 figures.insert("final p50 ms".to_owned(), found.done.p50_ms);
                 figures.insert("final p99 ms".to_owned(), found.done.p99_ms);
-                (report::paced(&found), figures)
+                Ran { text: report::paced(&found), figures, violations: found.violations }
             }
             Trial::Drain => {
                 let found = drain::measure(servers, orders, 1, &overrides).await?;
@@ -125,7 +135,8 @@ impl Attempt {
                     figures.extend(cpu(&drain.service, &drain.cpu_per_thousand));
                     figures.insert(format!("{} events/s", drain.service), drain.events_per_second);
                 }
-                (serde_json::to_string_pretty(&found)? + "\n", figures)
+                // Whether anything was lost is seen by its count: it waits for an answer to each event.
+                Ran { text: serde_json::to_string_pretty(&found)? + "\n", figures, violations: 0 }
             }
         })
     }

@@ -112,10 +112,11 @@ async fn run(cli: Cli) -> Result<()> {
                 None => Trial::EndToEnd { statements },
             };
             let attempt = Attempt { trial, orders, settings };
-            print!(
-                "{}",
-                if let Some(other) = against { attempt.against(other, pairs).await? } else { attempt.once().await? }
-            );
+            let text = match against {
+                Some(other) => attempt.against(other, pairs).await?,
+                None => attempt.once().await?,
+            };
+            print!("{text}");
             Ok(())
         }
         Command::Page(run) => finish(&run),
