@@ -1,15 +1,16 @@
 //! Order per key survives failure (I8): the event that blocks its key, and the later ones that are held behind it.
 //!
 //! A row of `blocked_keys` names the head: the event whose retry is awaited. Later events of the key go to
-//! `held_events`. Who holds takes the row `for share`, in a statement of its own after the claim or in one with it ([`crate::standing`]); who releases takes it
-//! `for update` and reads the held events in later statements: under READ COMMITTED anything else could miss an event
-//! that was held in between, and strand it.
+//! `held_events`. Who holds takes the row `for share`, in a statement of its own after the claim, or with a claim that
+//! waited for nobody ([`crate::standing`]); who releases takes it `for update` and reads the held events in later
+//! statements: under READ COMMITTED anything else could miss an event that was held in between, and strand it.
 
 use std::collections::HashMap;
 
 use contracts::{EventId, Header};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
@@ -40,7 +41,7 @@ impl State {
         }
     }
 
-    pub(crate) fn parse(text: &str) -> Self {
+    fn parse(text: &str) -> Self {
         match text {
             "draining" => Self::Draining,
             "parked" => Self::Parked,
@@ -58,25 +59,29 @@ pub struct Block {
     pub state: State,
 }
 
-/// The one look-up, with the lock that it takes.
+/// The one look-up, with the places of the topics and keys that it asks for, and the lock that it takes.
 macro_rules! blocks_of_keys {
-    ($lock:literal) => {
+    ($topics:literal, $keys:literal, $lock:literal) => {
         concat!(
-            "select b.topic, b.key, b.head_event_id, b.state from blocked_keys b ",
-            "join unnest($1::text[], $2::bytea[]) as c (t, k) on b.topic = c.t and b.key = c.k",
+            "select b.topic, b.key, b.head_event_id, b.state from blocked_keys b join unnest(",
+            $topics,
+            "::text[], ",
+            $keys,
+            "::bytea[]) as c (t, k) on b.topic = c.t and b.key = c.k",
             $lock
         )
     };
 }
+pub(crate) use blocks_of_keys;
 
 /// The blocks of these keys, locked against release until the transaction ends.
 pub async fn lock_for_holding(db: &mut PgConnection, keys: &[OrderKey]) -> Result<HashMap<OrderKey, Block>, Failure> {
-    blocks(db, keys, blocks_of_keys!(" order by b.topic, b.key for share of b")).await
+    blocks(db, keys, blocks_of_keys!("$1", "$2", " order by b.topic, b.key for share of b")).await
 }
 
 /// The blocks of these keys, locked for changing them.
 pub async fn lock_for_release(db: &mut PgConnection, keys: &[OrderKey]) -> Result<HashMap<OrderKey, Block>, Failure> {
-    blocks(db, keys, blocks_of_keys!(" order by b.topic, b.key for update of b")).await
+    blocks(db, keys, blocks_of_keys!("$1", "$2", " order by b.topic, b.key for update of b")).await
 }
 
 async fn blocks(
@@ -89,13 +94,14 @@ async fn blocks(
     }
     let (topics, keys) = columns(keys);
     let rows = sqlx::query(statement).bind(topics).bind(keys).fetch_all(db).await?;
-    rows.iter()
-        .map(|row| {
-            let state: String = row.try_get(3)?;
-            let block = Block { head: EventId(row.try_get(2)?), state: State::parse(&state) };
-            Ok(((row.try_get(0)?, row.try_get(1)?), block))
-        })
-        .collect()
+    rows.iter().map(block_in).collect()
+}
+
+/// The block that a row of [`blocks_of_keys`] tells of.
+pub(crate) fn block_in(row: &PgRow) -> Result<(OrderKey, Block), Failure> {
+    let state: String = row.try_get("state")?;
+    let block = Block { head: EventId(row.try_get("head_event_id")?), state: State::parse(&state) };
+    Ok(((row.try_get("topic")?, row.try_get("key")?), block))
 }
 
 /// Blocks a key by an event that failed. `Conflict` where another event blocks it by now: the transaction starts again

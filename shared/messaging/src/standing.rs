@@ -6,29 +6,35 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use contracts::EventId;
-use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Row as _};
 
-use crate::blocked::{self, Block, OrderKey};
+use crate::blocked::{self, Block, OrderKey, blocks_of_keys};
 use crate::failure::Failure;
 #[cfg(feature = "fault-injection")]
 use crate::fault::{self, Guard};
 use crate::identity::Identity;
-use crate::inbox::{self, Claimed};
+use crate::inbox::{self, Claimed, claim_new};
 
 /// The claim of [`inbox::claim`] first, then the lock of [`blocked::lock_for_holding`]: the branches of a `union all`
 /// run in their order, which is the lock order.
-const CLAIM_NEW: &str = "with claimed as ( \
-         insert into processed_events (day, event_id, outcome, attempt) \
-         select d, e, 'done', 1 from unnest($1::date[], $2::uuid[]) as c (d, e) order by d, e \
-         on conflict do nothing returning event_id, clock_timestamp() as now \
-     ), blocks as ( \
-         select b.topic, b.key, b.head_event_id, b.state from blocked_keys b \
-         join unnest($3::text[], $4::bytea[]) as c (t, k) on b.topic = c.t and b.key = c.k \
-         order by b.topic, b.key for share of b \
-     ) \
-     select event_id, now, null::text as topic, null::bytea as key, null::text as state from claimed \
-     union all select head_event_id, null, topic, key, state from blocks";
+const CLAIM_NEW: &str = concat!(
+    "with claimed as (",
+    claim_new!(),
+    "), blocks as (",
+    blocks_of_keys!("$3", "$4", " order by b.topic, b.key for share of b"),
+    ") select event_id, now, null::text as topic, null::bytea as key, null::uuid as head_event_id, null::text as state \
+     from claimed union all select null, null, topic, key, head_event_id, state from blocks"
+);
+
+/// Lateral: a look into the one partition for each event, never a join that reads a day.
+const LOOK: &str = concat!(
+    "select c.e as event_id, null::text as topic, null::bytea as key, null::uuid as head_event_id, null::text as state \
+     from unnest($1::date[], $2::uuid[]) as c (d, e) \
+     cross join lateral (select from processed_events p where p.day = c.d and p.event_id = c.e limit 1) as p \
+     union all select null, topic, key, head_event_id, state from (",
+    blocks_of_keys!("$3", "$4", ""),
+    ") as blocks"
+);
 
 /// Claims events that come for the first time, with the blocks of their keys, locked for holding.
 ///
@@ -46,12 +52,12 @@ pub async fn claim_new(
     let mut claimed = Claimed { ours: HashSet::with_capacity(identities.len()), now: None };
     let mut blocks = HashMap::new();
     for row in ask(CLAIM_NEW, identities, keys).fetch_all(db).await? {
-        match block(&row, 2)? {
-            Some((key, block)) => drop(blocks.insert(key, block)),
-            None => {
-                claimed.ours.insert(EventId(row.try_get(0)?));
+        match row.try_get(0)? {
+            Some(event_id) => {
+                claimed.ours.insert(EventId(event_id));
                 claimed.now = Some(row.try_get::<jiff_sqlx::Timestamp, _>(1)?.to_jiff());
             }
+            None => blocks.extend([blocked::block_in(&row)?]),
         }
     }
     let all_new = claimed.ours.len() == identities.len();
@@ -65,17 +71,11 @@ pub async fn look(
     identities: &[Identity],
     keys: &BTreeSet<OrderKey>,
 ) -> Result<(HashSet<EventId>, HashMap<OrderKey, Block>), Failure> {
-    // Lateral: a look into the one partition for each event, never a join that reads a day.
-    let statement = "select c.e, null::text as topic, null::bytea as key, null::text as state \
-             from unnest($1::date[], $2::uuid[]) as c (d, e) cross join lateral \
-             (select from processed_events p where p.day = c.d and p.event_id = c.e limit 1) as p \
-         union all select b.head_event_id, b.topic, b.key, b.state from blocked_keys b \
-             join unnest($3::text[], $4::bytea[]) as c (t, k) on b.topic = c.t and b.key = c.k";
     let (mut known, mut blocks) = (HashSet::new(), HashMap::new());
-    for row in ask(statement, identities, keys).fetch_all(db).await? {
-        match block(&row, 1)? {
-            Some((key, block)) => drop(blocks.insert(key, block)),
-            None => drop(known.insert(EventId(row.try_get(0)?))),
+    for row in ask(LOOK, identities, keys).fetch_all(db).await? {
+        match row.try_get(0)? {
+            Some(event_id) => known.extend([EventId(event_id)]),
+            None => blocks.extend([blocked::block_in(&row)?]),
         }
     }
     #[cfg(feature = "fault-injection")]
@@ -91,12 +91,4 @@ fn ask(statement: &'static str, identities: &[Identity], keys: &BTreeSet<OrderKe
     let (days, ids) = inbox::columns(identities.iter().copied());
     let (topics, keys): (Vec<String>, Vec<Vec<u8>>) = keys.iter().cloned().unzip();
     sqlx::query(statement).bind(days).bind(ids).bind(topics).bind(keys)
-}
-
-/// The block in this row, whose key begins at a column; `None` where the row is about an event.
-fn block(row: &PgRow, first: usize) -> Result<Option<(OrderKey, Block)>, Failure> {
-    let Some(topic) = row.try_get::<Option<String>, _>(first)? else { return Ok(None) };
-    let state: String = row.try_get(first + 2)?;
-    let block = Block { head: EventId(row.try_get(0)?), state: blocked::State::parse(&state) };
-    Ok(Some(((topic, row.try_get(first + 1)?), block)))
 }
