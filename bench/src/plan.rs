@@ -11,12 +11,15 @@ use crate::rig::{CountStatements, Overrides, Servers};
 use crate::scenarios::end_to_end::Load;
 use crate::scenarios::{Size, drain, end_to_end, latency, post, recovery, soak};
 
-/// What is switched off, one at a time, to see what it is worth: (name in the table, settings).
-pub const ABLATIONS: [(&str, &[(&str, &str)]); 4] = [
+/// What is switched off, one at a time, to see what it is worth: (name in the table, settings). First nothing, beside the
+/// others: an hour ago is another machine.
+pub const ABLATIONS: [(&str, &[(&str, &str)]); 6] = [
+    ("as it is", &[]),
     ("batch size 1", &[("BATCH_MAX", "1")]),
     ("no group commit", &[("ORDER_GROUP_MAX", "1")]),
     ("one lane", &[("PARTITIONS", "1")]),
     ("a relay that polls every 50 ms", &[("RELAY_WAKE", "false"), ("RELAY_POLL_MS", "50")]),
+    ("single-row SQL", &[("STATEMENT_EVENTS", "1")]),
 ];
 
 async fn start() -> Result<Servers> {
@@ -83,6 +86,7 @@ async fn once(servers: &mut Servers, out: &Path) -> Result<()> {
         end_to_end::measure(servers, Load { count: CountStatements::Yes, ..Load::plain(size, 1) }).await
     })
     .await?;
+    keep(out, "ablations-provenance", 0, async || report::Provenance::read(servers).await).await?;
     for (index, (_, settings)) in ABLATIONS.iter().enumerate() {
         let overrides = settings.iter().try_fold(Overrides::default(), |overrides, (name, value)| {
             anyhow::Ok(match *name {
@@ -110,6 +114,7 @@ pub async fn soak(out: &Path) -> Result<()> {
     let rate =
         whole.context("run `make bench` first: the soak's rate is half of what it found")?.orders_per_second / 2.0;
     let mut servers = start().await?;
+    keep(out, "soak-provenance", 0, async || report::Provenance::read(&servers).await).await?;
     keep(out, "soak", 0, async || soak::measure(&mut servers, Size::FULL, 1, rate).await).await?;
     Ok(())
 }

@@ -103,10 +103,14 @@ pub struct Results {
     pub rounds: Vec<Round>,
     /// End to end with statements counted: the counts, not the speed.
     pub counts: Option<EndToEnd>,
+    /// Where and how the ablations were measured.
+    pub ablations_provenance: Option<Provenance>,
     /// In the order of [`crate::plan::ABLATIONS`].
     pub ablations: Vec<Option<EndToEnd>>,
     /// After SIGKILL.
     pub recovery: Option<Vec<Recovery>>,
+    /// Where and how the soak was.
+    pub soak_provenance: Option<Provenance>,
     /// Twenty minutes.
     pub soak: Option<Soak>,
     /// What a flush cost after everything else.
@@ -191,8 +195,10 @@ pub fn load(out: &Path) -> Result<Results> {
         provenance,
         rounds,
         counts: read(out, "counts", 0)?,
+        ablations_provenance: read(out, "ablations-provenance", 0)?,
         ablations,
         recovery: read(out, "recovery", 0)?,
+        soak_provenance: read(out, "soak-provenance", 0)?,
         soak: read(out, "soak", 0)?,
         flush_after: read(out, "flush-after", 0)?,
     })

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::model::{Results, Round};
+use super::model::{Provenance, Results, Round};
 use super::plots;
 use super::targets::{Targets, median};
 use crate::measure::histogram::Percentiles;
@@ -189,6 +189,7 @@ fn render(results: &Results) -> String {
     counts(&mut text, results);
     ablations(&mut text, results);
     recovery(&mut text, results);
+    soak(&mut text, results);
     text
 }
 
@@ -295,16 +296,41 @@ fn cpu(text: &mut String, results: &Results) {
 }
 
 fn ablations(text: &mut String, results: &Results) {
-    let whole = results.rounds.first().and_then(|round| round.end_to_end.as_ref());
-    let Some(whole) = whole.filter(|_| results.ablations.iter().any(Option::is_some)) else { return };
-    let _ = writeln!(text, "## Without\n\nOne thing switched off, once.\n\n| | orders/s | of all |\n|---|---|---|");
+    let Some(Some(whole)) = results.ablations.first() else { return };
+    let at = other_commit(results, results.ablations_provenance.as_ref());
+    let _ = writeln!(text, "## Without\n\nOne thing switched off, once{at}.\n\n| | orders/s | of all |\n|---|---|---|");
     for ((name, settings), run) in ABLATIONS.iter().zip(&results.ablations) {
         let Some(run) = run else { continue };
         let settings: Vec<String> = settings.iter().map(|(name, value)| format!("`{name}={value}`")).collect();
+        let settings = if settings.is_empty() { String::new() } else { format!(" ({})", settings.join(", ")) };
         let (rate, share) = (run.orders_per_second, run.orders_per_second / whole.orders_per_second);
-        let _ = writeln!(text, "| {name} ({}) | {rate:.0} | {share:.2} |", settings.join(", "));
+        let _ = writeln!(text, "| {name}{settings} | {rate:.0} | {share:.2} |");
     }
     text.push('\n');
+}
+
+/// Says so where a part was measured at another commit than the rest.
+fn other_commit(results: &Results, provenance: Option<&Provenance>) -> String {
+    let other = provenance.filter(|provenance| provenance.commit != results.provenance.commit);
+    other.map_or_else(String::new, |other| format!(" (at commit {})", other.commit))
+}
+
+fn soak(text: &mut String, results: &Results) {
+    let Some(run) = &results.soak else { return };
+    let at = other_commit(results, results.soak_provenance.as_ref());
+    let minutes: Vec<String> =
+        run.final_per_second.chunks_exact(60).map(|minute| minute.iter().sum::<usize>().to_string()).collect();
+    let tenth = run.resident_mb.len().div_ceil(10).max(1);
+    let memory: Vec<String> = run.resident_mb.iter().step_by(tenth).map(|mb| format!("{mb:.0}")).collect();
+    let _ = writeln!(
+        text,
+        "## Soak\n\nAt {:.0} orders/s{at}: orders that became final in each minute: {}. Resident memory of the four services, from the \
+         first to the last minute, MB: {}. Violated invariants: {}.\n",
+        run.rate,
+        minutes.join(", "),
+        memory.join(", "),
+        run.violations
+    );
 }
 
 fn recovery(text: &mut String, results: &Results) {

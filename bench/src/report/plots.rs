@@ -78,11 +78,8 @@ fn cpu(results: &Results) -> Vec<(String, f64)> {
 }
 
 fn ablations(results: &Results) -> Vec<(String, f64)> {
-    let whole = results.rounds.first().and_then(|round| round.end_to_end.as_ref());
-    let whole = whole.map(|run| ("as it is".to_owned(), run.orders_per_second));
-    let without = crate::plan::ABLATIONS.iter().zip(&results.ablations);
-    let without = without.filter_map(|((name, _), run)| Some(((*name).to_owned(), run.as_ref()?.orders_per_second)));
-    whole.into_iter().chain(without).collect()
+    let runs = crate::plan::ABLATIONS.iter().zip(&results.ablations);
+    runs.filter_map(|((name, _), run)| Some(((*name).to_owned(), run.as_ref()?.orders_per_second))).collect()
 }
 
 fn line_plot(file: &Path, x: &str, y: &str, lines: &[Line]) -> Result<()> {

@@ -20,6 +20,11 @@ impl Handler for InventoryHandler {
     type Plan = Infallible;
     type Answer = Infallible;
 
+    /// The customer waits for the reservation only.
+    fn lingers(&self, event: &OrderEvent) -> bool {
+        !matches!(event, OrderEvent::Placed(_))
+    }
+
     async fn call(&self, _event: &Delivered<OrderEvent>, plan: Infallible) -> Result<Infallible, Failure> {
         match plan {}
     }

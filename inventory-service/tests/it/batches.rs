@@ -45,12 +45,18 @@ struct Effects {
 
 impl Shop {
     async fn open() -> Result<Self> {
+        Self::open_with(None).await
+    }
+
+    /// With at most so many events in a statement.
+    async fn open_with(statement_events: Option<usize>) -> Result<Self> {
         let database = Cluster::shared().await?.database("inventory_batches").await?;
         service::db::migrate(&database.pool, &[&messaging::schema::MIGRATOR, &MIGRATOR]).await?;
         sqlx::raw_sql("delete from stock; insert into stock (sku, stock) values ('A', 7), ('B', 3), ('C', 1000)")
             .execute(&database.pool)
             .await?;
-        let settings = Arc::new(Settings::new(inventory_service::NAME, "nowhere:9092"));
+        let settings = Settings { statement_events, ..Settings::new(inventory_service::NAME, "nowhere:9092") };
+        let settings = Arc::new(settings);
         inbox::maintain(&database.pool, settings.inbox_days).await?;
         let transactor = Arc::new(Transactor::new(Arc::new(InventoryHandler), database.pool.clone(), settings));
         Ok(Self { database, transactor })
@@ -162,7 +168,8 @@ async fn a_batch_equals_one_by_one_on_a_real_database() -> Result<()> {
         let orders: Vec<OrderId> = (0..12).map(|_| OrderId::new()).collect();
         let events = events_of(&happenings, &orders);
 
-        let (singly, batched) = (Shop::open().await?, Shop::open().await?);
+        let (singly, batched, by_statement) =
+            (Shop::open().await?, Shop::open().await?, Shop::open_with(Some(1)).await?);
         for event in &events {
             singly.deliver(std::slice::from_ref(event)).await?;
         }
@@ -171,12 +178,18 @@ async fn a_batch_equals_one_by_one_on_a_real_database() -> Result<()> {
             let (batch, later) = rest.split_at(size.min(rest.len()));
             if !batch.is_empty() {
                 batched.deliver(batch).await?;
+                by_statement.deliver(batch).await?;
             }
             rest = later;
         }
         ensure!(rest.is_empty(), "the sizes were too few");
         let (expected, found) = (by_key(singly.effects().await?), by_key(batched.effects().await?));
         ensure!(found == expected, "case {case}: {happenings:?}\none by one: {expected:#?}\nbatched: {found:#?}");
+        let found = by_key(by_statement.effects().await?);
+        ensure!(
+            found == expected,
+            "case {case}: {happenings:?}\none by one: {expected:#?}\none a statement: {found:#?}"
+        );
         let distinct: HashSet<EventId> = events.iter().map(|(_, id, _)| *id).collect();
         assert_eq!(found.inbox.len(), distinct.len(), "every event has one inbox state (I9)");
     }

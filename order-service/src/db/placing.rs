@@ -1,13 +1,14 @@
 //! The one statement of `POST /orders`.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::orders::Customer;
 use contracts::{EventId, Money, OrderId, TraceParent};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use messaging::outbox::{Row, encode_headers};
+use messaging::outbox::{Row, Written, encode_headers};
 use messaging::trace::Created;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -44,7 +45,7 @@ pub struct NewRow {
     /// The span of its first event, to be written once that is committed.
     pub created: Option<Created>,
     /// Its first event, as a record to be.
-    pub outbox: Row,
+    pub outbox: Arc<Row>,
     /// What is answered now and at every replay.
     pub response: StoredResponse,
 }
@@ -80,16 +81,26 @@ with input as (
     insert into outbox (topic, key, headers, payload)
     select topic, record_key, record_headers, record_value
     from input join claimed on claimed.key = idempotency_key order by n
+    returning id
 )
-select key from claimed";
+select key, null::bigint as id from claimed union all select null, id from told";
 
-/// Writes the orders whose keys are free; returns those keys. The rows' keys must be distinct, and sorted so that two
+/// What the statement wrote.
+#[derive(Debug)]
+pub struct Inserted {
+    /// The keys that were free.
+    pub keys: HashSet<String>,
+    /// The events of their orders.
+    pub written: Vec<Written>,
+}
+
+/// Writes the orders whose keys are free. The rows' keys must be distinct, and sorted so that two
 /// writers don't deadlock.
 ///
 /// Runs in a transaction of its own, without the round trips of `begin` and `commit`.
-pub async fn insert_all(db: &PgPool, rows: &[NewRow], key_lifetime: Duration) -> sqlx::Result<HashSet<String>> {
+pub async fn insert_all(db: &PgPool, rows: &[NewRow], key_lifetime: Duration) -> sqlx::Result<Inserted> {
     let records = || rows.iter().map(|row| &row.outbox);
-    let claimed: Vec<(String,)> = sqlx::query_as(INSERT_ALL)
+    let found: Vec<(Option<String>, Option<i64>)> = sqlx::query_as(INSERT_ALL)
         .bind(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.fingerprint.as_bytes()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.order_id.uuid()).collect::<Vec<_>>())
@@ -113,5 +124,14 @@ pub async fn insert_all(db: &PgPool, rows: &[NewRow], key_lifetime: Duration) ->
         // To the very end: fetch_one would return before the commit is known.
         .fetch_all(db)
         .await?;
-    Ok(claimed.into_iter().map(|(key,)| key).collect())
+    let (mut keys, mut ids) = (HashSet::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for (key, id) in found {
+        keys.extend(key);
+        ids.extend(id);
+    }
+    // They were taken in the order of the rows.
+    ids.sort_unstable();
+    let told = rows.iter().filter(|row| keys.contains(&row.key));
+    let written = ids.into_iter().zip(told).map(|(id, row)| Written { id, row: Arc::clone(&row.outbox) }).collect();
+    Ok(Inserted { keys, written })
 }

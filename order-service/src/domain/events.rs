@@ -72,6 +72,15 @@ impl SagaEvent {
         !matches!(self, Self::Notification(_))
     }
 
+    /// Whether somebody waits for it: the order may be decided by it.
+    pub fn is_awaited(&self) -> bool {
+        matches!(
+            self,
+            Self::Payment(PaymentEvent::Authorized(_) | PaymentEvent::Declined(_))
+                | Self::Stock(StockEvent::Reserved(_) | StockEvent::Rejected(_))
+        )
+    }
+
     /// The event in a few words, for the timeline.
     pub fn in_words(&self) -> String {
         match self {

@@ -42,6 +42,10 @@ impl Handler for SagaHandler {
     type Answer = Infallible;
     const CALLS: Calls = Calls::Never;
 
+    fn lingers(&self, event: &SagaEvent) -> bool {
+        !event.is_awaited()
+    }
+
     async fn call(&self, _: &Delivered<SagaEvent>, plan: Infallible) -> Result<Infallible, Failure> {
         match plan {}
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use contracts::orders::OrderPlaced;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use super::{Answer, Job, NewOrder, Refusal, StoredResponse, Writer, spans};
 use crate::clock::order_id_at;
 use crate::db::keys::{self, StoredKey};
-use crate::db::placing::{self, NewRow};
+use crate::db::placing::{self, Inserted, NewRow};
 use crate::handlers::SOURCE;
 
 /// An order that waited longer is refused instead of written: its client has given up, and ids must not be far older
@@ -95,7 +96,7 @@ impl Writer {
             lines: json!(event.lines),
             created: outgoing.created(),
             request: order.trace,
-            outbox: outgoing.into_row(SOURCE)?,
+            outbox: Arc::new(outgoing.into_row(SOURCE)?),
             response: StoredResponse::accepted(order_id),
         })
     }
@@ -153,13 +154,11 @@ impl Writer {
     async fn try_part(&self, rows: &[NewRow]) -> sqlx::Result<Option<Vec<Held>>> {
         messaging::crash_point!(BeforeOrderInsert);
         let begun = SystemTime::now();
-        let claimed = placing::insert_all(&self.db, rows, self.limits.key_lifetime).await;
+        let inserted = placing::insert_all(&self.db, rows, self.limits.key_lifetime).await;
         messaging::crash_point!(AfterOrderInsert);
-        spans::of_group(rows, begun, &claimed);
-        let claimed = claimed?;
-        if !claimed.is_empty() {
-            self.wake.wake();
-        }
+        spans::of_group(rows, begun, &inserted);
+        let Inserted { keys: claimed, written } = inserted?;
+        self.wake.hand_over(written);
         let taken: Vec<&str> = rows.iter().map(|row| row.key.as_str()).filter(|key| !claimed.contains(*key)).collect();
         let mut stored = if taken.is_empty() { HashMap::new() } else { keys::read_all(&self.db, &taken).await? };
         let held = |row: &NewRow| {

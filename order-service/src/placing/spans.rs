@@ -1,15 +1,14 @@
 //! The spans of one group: the statement that writes it, and the events that it creates.
 
-use std::collections::HashSet;
 use std::time::SystemTime;
 
 use messaging::trace::{self, Span, SpanKind, attribute};
 
-use crate::db::placing::NewRow;
+use crate::db::placing::{Inserted, NewRow};
 
 /// Writes them after the statement has ended. A group is a part of its only request's trace; where it has several it is a
 /// trace of its own, linked with each (the requests' own spans say how long they waited).
-pub(super) fn of_group(rows: &[NewRow], begun: SystemTime, claimed: &sqlx::Result<HashSet<String>>) {
+pub(super) fn of_group(rows: &[NewRow], begun: SystemTime, inserted: &sqlx::Result<Inserted>) {
     let recorded: Vec<_> = rows.iter().map(|row| row.request).filter(|request| trace::records(*request)).collect();
     let only = match recorded.as_slice() {
         [] => return,
@@ -26,14 +25,14 @@ pub(super) fn of_group(rows: &[NewRow], begun: SystemTime, claimed: &sqlx::Resul
             span.set(attribute::DB_OPERATION_BATCH_SIZE, i64::try_from(rows.len()).unwrap_or(i64::MAX));
         }
         recorded.iter().for_each(|request| span.link(*request, "request"));
-        if let Err(error) = claimed {
+        if let Err(error) = inserted {
             let state = error.as_database_error().and_then(|refusal| refusal.code());
             span.fail(state.as_deref().unwrap_or("connection").to_owned(), "the group was not written");
         }
         span.end();
     }
-    if let Ok(claimed) = claimed {
-        let committed = rows.iter().filter(|row| claimed.contains(&row.key));
+    if let Ok(inserted) = inserted {
+        let committed = rows.iter().filter(|row| inserted.keys.contains(&row.key));
         committed.filter_map(|row| row.created.clone()).for_each(trace::Created::committed);
     }
 }

@@ -85,6 +85,11 @@ impl<G: PaymentGateway> Handler for PaymentHandler<G> {
         Ok(events.iter().map(plan).collect())
     }
 
+    /// The customer waits for the authorization only.
+    fn lingers(&self, event: &OrderEvent) -> bool {
+        !matches!(event, OrderEvent::Placed(_))
+    }
+
     async fn call(&self, _event: &Delivered<OrderEvent>, plan: Plan) -> Result<Answer, Failure> {
         call(&*self.gateway, &plan).await
     }

@@ -46,6 +46,13 @@ pub trait Handler: Send + Sync + 'static {
         async move { Ok(none) }
     }
 
+    /// Whether an event may wait for others, for [`crate::Settings::linger`] at most: nobody waits for its outcome. It goes
+    /// along with what may not wait.
+    fn lingers(&self, event: &Self::Event) -> bool {
+        let _ = event;
+        true
+    }
+
     /// Makes one event's call. A time-out or 5xx is `Failure::retryable(..)` (`.with_unknown_outcome()` where it may have taken
     /// effect), connection refused is `Failure::outage(..)`, a refusal that is a business answer is an `Answer`.
     fn call(

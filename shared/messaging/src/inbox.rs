@@ -144,6 +144,18 @@ pub async fn claim(db: &mut PgConnection, claims: &[Claim]) -> Result<Claimed, F
     Ok(claimed)
 }
 
+/// The same with at most so many events in a statement, in the same order.
+pub async fn claim_by(db: &mut PgConnection, mut claims: Vec<Claim>, at_once: usize) -> Result<Claimed, Failure> {
+    claims.sort_by_key(|claim| (claim.identity.day, claim.identity.event_id));
+    let mut claimed = Claimed { ours: HashSet::with_capacity(claims.len()), now: None };
+    for claims in claims.chunks(at_once) {
+        let more = claim(db, claims).await?;
+        claimed.ours.extend(more.ours);
+        claimed.now = more.now.or(claimed.now);
+    }
+    Ok(claimed)
+}
+
 /// The one look-up of where events are, with the lock that it takes.
 macro_rules! rows_of_events {
     ($lock:literal) => {

@@ -5,6 +5,7 @@
 //! times. Deliberately absent: sending from here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use contracts::envelope::{self, Header, header_text};
 use contracts::{Event, EventId, EventSet, TraceParent};
@@ -123,10 +124,15 @@ impl Row {
         Self { topic, key, headers, value }.within(MAX_COPY_BYTES)
     }
 
-    fn within(self, limit: usize) -> Result<Self, Failure> {
+    /// The bytes of key, headers and value.
+    pub(crate) fn size_bytes(&self) -> usize {
         let part = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + part(value) + 6).sum();
-        let size = part(&self.key) + part(&self.value) + headers;
+        part(&self.key) + part(&self.value) + headers
+    }
+
+    fn within(self, limit: usize) -> Result<Self, Failure> {
+        let size = self.size_bytes();
         if size > limit {
             return Err(Failure::rejected("outbox.too_large", format!("{size} bytes; the limit is {limit}")));
         }
@@ -137,25 +143,38 @@ impl Row {
 /// The columns of rows to insert, one array each, for `unnest` in one's own statement:
 /// `insert into outbox (topic, key, headers, payload) select * from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[])`.
 #[derive(Debug, Default)]
-pub struct Columns {
+pub struct Columns<'a> {
     /// `topic text`.
-    pub topics: Vec<String>,
+    pub topics: Vec<&'a str>,
     /// `key bytea`.
-    pub keys: Vec<Option<Vec<u8>>>,
+    pub keys: Vec<Option<&'a [u8]>>,
     /// `headers bytea`, as [`encode_headers`] writes them.
     pub headers: Vec<Vec<u8>>,
     /// `payload bytea`.
-    pub payloads: Vec<Option<Vec<u8>>>,
+    pub payloads: Vec<Option<&'a [u8]>>,
 }
 
-impl Columns {
-    /// Appends a row.
-    pub fn push(&mut self, row: Row) {
-        self.topics.push(row.topic);
-        self.keys.push(row.key);
-        self.headers.push(encode_headers(&row.headers));
-        self.payloads.push(row.value);
+impl<'a> Columns<'a> {
+    /// The columns of these rows, in their order.
+    pub fn of(rows: impl IntoIterator<Item = &'a Row>) -> Self {
+        let mut columns = Self::default();
+        for row in rows {
+            columns.topics.push(&row.topic);
+            columns.keys.push(row.key.as_deref());
+            columns.headers.push(encode_headers(&row.headers));
+            columns.payloads.push(row.value.as_deref());
+        }
+        columns
     }
+}
+
+/// A row that was inserted, for [`crate::Wake::hand_over`] once that is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its id in the outbox.
+    pub id: i64,
+    /// The row.
+    pub row: Arc<Row>,
 }
 
 /// What a transaction adds to the outbox, collected while it decides and written as one statement at its end.
@@ -163,6 +182,7 @@ impl Columns {
 pub struct Outgoing {
     source: String,
     rows: Vec<Row>,
+    written: Vec<Written>,
     created: Vec<Created>,
     trace_states: HashMap<String, String>,
     failures: HashMap<EventId, Failure>,
@@ -185,6 +205,7 @@ impl Outgoing {
         Self {
             source: format!("/{service}"),
             rows: Vec::new(),
+            written: Vec::new(),
             created: Vec::new(),
             trace_states: HashMap::new(),
             failures: HashMap::new(),
@@ -247,10 +268,11 @@ impl Outgoing {
         self.committed.0.push(Box::new(count));
     }
 
-    /// The transaction has committed.
-    pub fn committed(self) {
+    /// The transaction has committed: the rows that it wrote, for [`crate::Wake::hand_over`].
+    pub fn committed(self) -> Vec<Written> {
         self.created.into_iter().for_each(Created::committed);
         self.committed.0.into_iter().for_each(|hook| hook());
+        self.written
     }
 
     pub(crate) fn take_failures(&mut self) -> HashMap<EventId, Failure> {
@@ -262,30 +284,33 @@ impl Outgoing {
         self.rows.is_empty()
     }
 
-    /// Writes everything collected, in order, as one statement. The caller commits and then calls
-    /// [`crate::relay::Wake::wake`].
-    pub async fn write(&mut self, db: &mut PgConnection) -> Result<usize, Failure> {
-        if self.rows.is_empty() {
-            return Ok(0);
-        }
-        let mut columns = Columns::default();
-        for row in self.rows.drain(..) {
-            columns.push(row);
-        }
-        let count = columns.topics.len();
-        sqlx::query(
-            "insert into outbox (topic, key, headers, payload) \
-             select t, k, h, p from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[]) \
-             with ordinality as r (t, k, h, p, n) order by n",
-        )
-        .bind(columns.topics)
-        .bind(columns.keys)
-        .bind(columns.headers)
-        .bind(columns.payloads)
-        .execute(db)
-        .await?;
-        Ok(count)
+    /// Writes everything collected, in order, as one statement. The caller commits, and then tells [`crate::Wake`].
+    pub async fn write(&mut self, db: &mut PgConnection) -> Result<(), Failure> {
+        self.write_by(db, usize::MAX).await
     }
+
+    /// The same, with at most so many rows in a statement.
+    pub(crate) async fn write_by(&mut self, db: &mut PgConnection, at_once: usize) -> Result<(), Failure> {
+        while !self.rows.is_empty() {
+            let rows: Vec<Row> = self.rows.drain(..self.rows.len().min(at_once)).collect();
+            let ids = insert(db, &rows).await?;
+            let written = ids.into_iter().zip(rows).map(|(id, row)| Written { id, row: Arc::new(row) });
+            self.written.extend(written);
+        }
+        Ok(())
+    }
+}
+
+/// The ids of the rows, in their order: they are taken in the order of the insertion.
+async fn insert(db: &mut PgConnection, rows: &[Row]) -> Result<Vec<i64>, Failure> {
+    let columns = Columns::of(rows);
+    let query = sqlx::query_scalar(
+        "insert into outbox (topic, key, headers, payload) \
+         select t, k, h, p from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[]) \
+         with ordinality as r (t, k, h, p, n) order by n returning id",
+    );
+    let query = query.bind(columns.topics).bind(columns.keys).bind(columns.headers).bind(columns.payloads);
+    Ok(query.fetch_all(db).await?)
 }
 
 /// Headers as bytes: per header the name's length (u16), the name, the value's length (u32; `u32::MAX` for null), the

@@ -44,9 +44,15 @@ pub struct Settings {
     pub retry_in_place_pause: Duration,
     /// The most events in one transaction.
     pub batch_max: usize,
+    /// The most events that one statement serves; all of a transaction's where it is `None`. One makes single-row SQL
+    /// of it, to measure what sets are worth.
+    pub statement_events: Option<usize>,
     /// How many lanes work side by side, each with a transaction of its own; one for each partition where it is `None`.
     /// Fewer lanes make larger batches, and lanes that write the same rows wait for each other.
     pub lanes: Option<usize>,
+    /// How long a lane waits for more after the first event that may wait ([`crate::Handler::lingers`]), unless a batch, or as
+    /// many calls as may be under way, are there: fewer and larger batches of what nobody waits for.
+    pub linger: Duration,
     /// The most outside calls under way in one lane.
     pub calls_per_lane: usize,
     /// The longest that one outside call may take, whatever time-outs the handler has of its own.
@@ -96,7 +102,9 @@ impl Settings {
             retry_in_place: 0,
             retry_in_place_pause: Duration::from_millis(50),
             batch_max: 500,
+            statement_events: None,
             lanes: None,
+            linger: Duration::ZERO,
             calls_per_lane: 64,
             call_timeout: Duration::from_secs(60),
             queue_records: 2_000,
@@ -114,6 +122,11 @@ impl Settings {
             relay_batch: 1_000,
             relay_in_flight: 1,
         }
+    }
+
+    /// The most rows that one statement writes.
+    pub(crate) fn rows_at_once(&self) -> usize {
+        self.statement_events.unwrap_or(usize::MAX)
     }
 
     /// The consumer group, with the prefix.

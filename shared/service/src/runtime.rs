@@ -24,6 +24,9 @@ use crate::metrics::{self, Metrics, RequestMetrics};
 use crate::shutdown::Shutdown;
 use crate::tasks::{TaskError, TaskSet};
 
+/// How long a lane that has only what nobody waits for waits for more.
+const LINGER: Duration = Duration::from_millis(50);
+
 /// The consumer's share of a stop.
 const DRAIN_SHARE: f64 = 0.45;
 
@@ -63,10 +66,19 @@ pub struct MessagingConfig {
     /// `BATCH_MAX`: the most events in one transaction.
     #[serde(default)]
     pub batch_max: Option<usize>,
+    /// `STATEMENT_EVENTS`: the most events that one statement serves (default: all of a transaction's; 1, to measure what sets
+    /// are worth, writes rows one by one).
+    #[serde(default)]
+    pub statement_events: Option<usize>,
     /// `LANES`: how many lanes work side by side, each with a transaction of its own (default: as many as there are cores,
     /// and never more than partitions; inventory-service: one, because its lanes would wait for each other's stock).
     #[serde(default)]
     pub lanes: Option<usize>,
+    /// `LINGER_MS`: how long a lane waits for more where it has only what nobody waits for: mails, captures, what becomes of a
+    /// reservation (default 50; 0 for not at all). What
+    /// [`linger.ms`](https://kafka.apache.org/documentation/#producerconfigs_linger.ms) is to a producer.
+    #[serde(default)]
+    pub linger_ms: Option<u64>,
     /// `CALLS_PER_LANE`: the most outside calls under way in one lane.
     #[serde(default)]
     pub calls_per_lane: Option<usize>,
@@ -124,8 +136,10 @@ impl MessagingConfig {
             settings.properties = properties.map_err(|reason| invalid("KAFKA_PROPERTIES", reason))?;
         }
         set(&mut settings.batch_max, self.batch_max);
+        settings.statement_events = self.statement_events;
         // More would make more and smaller transactions out of the same events.
         settings.lanes = self.lanes.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+        settings.linger = self.linger_ms.map_or(LINGER, Duration::from_millis);
         set(&mut settings.calls_per_lane, self.calls_per_lane);
         set(&mut settings.inbox_days, self.inbox_days);
         set(&mut settings.redrive_limit, self.redrive_limit);

@@ -21,7 +21,7 @@ fn arrival(rng: &mut Rng) -> Arrival {
     let kind = [Kind::Skip, Kind::Plain, Kind::Prepared][rng.below(3)];
     let due_ms = rng.percent(20).then(|| rng.between(0, 5_000));
     let key = rng.percent(80).then(|| rng.below(3) as u64);
-    Arrival { offset: rng.between(-1, 12), key, due_ms, bytes: rng.below(100), kind }
+    Arrival { offset: rng.between(-1, 12), key, due_ms, bytes: rng.below(100), kind, lingers: rng.percent(80) }
 }
 
 fn many<T>(rng: &mut Rng, one: impl Fn(&mut Rng) -> T) -> Vec<T> {
@@ -57,6 +57,7 @@ fn limits() -> Limits {
         batch_max: 3,
         lanes: None,
         calls_per_lane: 2,
+        linger_ms: 40,
         queue_records: 4,
         queue_bytes: 200,
         backoff_ms: (10, 100),

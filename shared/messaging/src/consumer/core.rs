@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Ended;
 use super::poll::{Context, Polled, Revocation};
 use super::prepare::{self, Completion};
+use super::quiet::Quiet;
 use super::status::ConsumerStatus;
 use super::subscription::TopicEntry;
 use crate::arrival::{Arrival, Body};
@@ -53,6 +54,7 @@ pub(super) struct Core<H: Handler> {
     status: Arc<ConsumerStatus>,
     machine: Machine,
     slots: Slots<H>,
+    quiet: Quiet,
     revocations: Vec<Revocation>,
     work: JoinSet<()>,
     completions: mpsc::UnboundedSender<Completion<H::Event, H::Answer>>,
@@ -77,6 +79,7 @@ impl<H: Handler> Core<H> {
             batch_max: settings.batch_max,
             lanes: settings.lanes.map(|lanes| i32::try_from(lanes).unwrap_or(i32::MAX)),
             calls_per_lane: settings.calls_per_lane,
+            linger_ms: i64::try_from(settings.linger.as_millis()).unwrap_or(i64::MAX),
             queue_records: settings.queue_records,
             queue_bytes: settings.queue_bytes,
             backoff_ms: (100, 5_000),
@@ -93,6 +96,7 @@ impl<H: Handler> Core<H> {
             status,
             machine,
             slots: HashMap::new(),
+            quiet: Quiet::default(),
             revocations: Vec::new(),
             work: JoinSet::new(),
             completions,
@@ -122,6 +126,12 @@ impl<H: Handler> Core<H> {
                     // Handlers' panics are caught where they are called: this one is ours, and the state is unsure.
                     ended.map_err(|error| Failure::rejected("consumer.panic", error))?;
                 }
+                stirred = self.quiet.stirred(&self.consumer, &self.topics) => {
+                    // What the machine has paused meanwhile, it resumes.
+                    for tp in stirred.into_iter().filter(|tp| !self.machine.is_paused(*tp)) {
+                        self.fetching(tp, "resume", |consumer, list| consumer.resume(list));
+                    }
+                }
                 event = polled.recv() => match event {
                     Some(Polled::Fatal(error)) => return Err(Failure::outage("kafka.fatal", error)),
                     Some(Polled::Estranged(reason)) => {
@@ -145,6 +155,7 @@ impl<H: Handler> Core<H> {
                 () = tokio::time::sleep(tick) => self.step(Input::Tick),
             }
         }
+        self.quiet.finish().await;
         let estranged = self.estranged.take().filter(|_| !shutdown.is_cancelled());
         Ok(estranged.map_or(Ended::Stopped, Ended::Estranged))
     }
@@ -161,6 +172,7 @@ impl<H: Handler> Core<H> {
             self.machine.in_flight(),
             self.machine.breaker_state(),
         );
+        self.status.rest(self.quiet.count());
         if self.observed.is_none_or(|at| at.elapsed() >= OBSERVE) {
             self.observed = Some(Instant::now());
             let oldest = |tp: Tp| self.slots.get(&tp)?.values().next().map(|slot| slot.arrival.waits_since_ms());
@@ -175,6 +187,9 @@ impl<H: Handler> Core<H> {
                 self.status.joined();
                 for tp in &partitions {
                     self.slots.insert(*tp, BTreeMap::new());
+                    if self.quiet.forget(*tp) {
+                        self.fetching(*tp, "resume", |consumer, list| consumer.resume(list));
+                    }
                 }
                 self.observed = None;
                 self.step(Input::Assigned(partitions));
@@ -183,15 +198,27 @@ impl<H: Handler> Core<H> {
                 self.revocations.push(Revocation { waiting: partitions.iter().copied().collect(), released });
                 self.step(Input::Revoked { partitions, lost });
             }
+            Polled::AtTheirEnds(partitions) => self.rest(partitions),
             Polled::RevokeExpired(partitions) => self.step(Input::RevokeExpired(partitions)),
             Polled::Records(records) => self.arrive(records),
             Polled::Estranged(_) | Polled::Fatal(_) => {}
         }
     }
 
+    /// Stops fetching partitions of which nothing is in memory either.
+    fn rest(&mut self, partitions: Vec<(Tp, i64)>) {
+        for (tp, end) in partitions {
+            let is_empty = self.slots.get(&tp).is_some_and(BTreeMap::is_empty);
+            if is_empty && self.quiet.rest(tp, end) {
+                self.fetching(tp, "pause", |consumer, list| consumer.pause(list));
+            }
+        }
+    }
+
     fn arrive(&mut self, records: Vec<(Tp, Arrival<H::Event>)>) {
         let mut by_partition: BTreeMap<Tp, Vec<machine::Arrival>> = BTreeMap::new();
         for (tp, arrival) in records {
+            let lingers = self.lingers(&arrival);
             let Some(slots) = self.slots.get_mut(&tp).filter(|_| self.machine.expects(tp, arrival.record.offset))
             else {
                 continue;
@@ -207,6 +234,7 @@ impl<H: Handler> Core<H> {
                 due_ms: arrival.due.map(|due| due.as_millisecond() + 1),
                 bytes: arrival.record.size_bytes(),
                 kind,
+                lingers,
             });
             if kind == Kind::Skip {
                 self.status.skipped(1);
@@ -219,6 +247,15 @@ impl<H: Handler> Core<H> {
         for (tp, arrivals) in by_partition {
             self.status.consumed(tp.topic, arrivals.len());
             self.step(Input::Arrived(tp, arrivals));
+        }
+    }
+
+    /// Whether a record may wait for others. A retry has waited, and does not come before its time; what is released has
+    /// others waiting behind it.
+    fn lingers(&self, arrival: &Arrival<H::Event>) -> bool {
+        match &arrival.body {
+            Body::Event(delivered) if !arrival.comeback => self.transactor.handler.lingers(&delivered.event),
+            _ => !arrival.comeback || arrival.due.is_some(),
         }
     }
 
@@ -237,15 +274,13 @@ impl<H: Handler> Core<H> {
         }
     }
 
-    fn batch_ended(&mut self, lane: i32, report: Report<H::Event, H::Answer>) {
+    fn batch_ended(&mut self, lane: i32, mut report: Report<H::Event, H::Answer>) {
         self.status.batch_ended(lane, &report.counts);
         let verdicts: HashMap<RecordId, Verdict> = report.counts.failed.iter().copied().collect();
         if let Some(now) = report.now {
             self.clock.learn(now);
         }
-        if report.counts.outbox_rows > 0 {
-            self.wake.wake();
-        }
+        self.wake.hand_over(std::mem::take(&mut report.counts.written));
         let done: Vec<RecordId> = report.done.iter().map(|task| task.id).collect();
         for id in done.iter().filter(|id| self.machine.is_current(**id)) {
             if let Some(slots) = self.slots.get_mut(&id.tp) {
@@ -384,6 +419,9 @@ impl<H: Handler> Core<H> {
 
     fn released(&mut self, tp: Tp) {
         self.slots.remove(&tp);
+        if self.quiet.forget(tp) {
+            self.fetching(tp, "resume", |consumer, list| consumer.resume(list));
+        }
         for revocation in &mut self.revocations {
             revocation.waiting.remove(&tp);
         }

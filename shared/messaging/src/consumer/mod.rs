@@ -14,6 +14,7 @@ mod in_place;
 mod lag;
 mod poll;
 mod prepare;
+mod quiet;
 mod status;
 mod subscription;
 

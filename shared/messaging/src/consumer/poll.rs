@@ -18,6 +18,7 @@ use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::quiet;
 use super::status::ConsumerStatus;
 use super::subscription::TopicEntry;
 use crate::arrival::Arrival;
@@ -45,6 +46,8 @@ pub(super) enum Polled<E> {
         released: sync_mpsc::Sender<()>,
     },
     RevokeExpired(Vec<Tp>),
+    /// Nothing is left in these partitions of retry tiers, which end at these offsets.
+    AtTheirEnds(Vec<(Tp, i64)>),
     /// This client will not find back into its group; a new one would.
     Estranged(String),
     /// librdkafka gave up; the service must start anew.
@@ -93,6 +96,8 @@ impl Membership {
 pub(super) struct Context<E> {
     events: mpsc::Sender<Polled<E>>,
     topics: Arc<[TopicEntry]>,
+    /// Which of the topics may rest.
+    resting: Vec<bool>,
     drain: Duration,
     status: Arc<ConsumerStatus>,
     membership: Mutex<Membership>,
@@ -110,7 +115,8 @@ impl<E: EventSet> Context<E> {
         // No rebalance takes longer than the first; after the second the broker has given up a member that is silent.
         let patience = settings.max_poll_interval + settings.session_timeout;
         let membership = Mutex::new(Membership::new(patience, Instant::now()));
-        Self { events, topics, drain: settings.drain, status, membership, collected: Mutex::default() }
+        let resting = topics.iter().map(|entry| quiet::may_rest(settings, entry)).collect();
+        Self { events, topics, resting, drain: settings.drain, status, membership, collected: Mutex::default() }
     }
 
     fn collected(&self) -> MutexGuard<'_, Vec<(Tp, Arrival<E>)>> {
@@ -182,6 +188,12 @@ impl<E: EventSet> ClientContext for Context<E> {
         let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         let estranged = membership.learn(Instant::now(), is_up && is_member, kafka::is_stranded(&statistics));
         drop(membership);
+        let ends = quiet::at_their_ends(&statistics, &self.topics, &self.resting);
+        if !ends.is_empty() {
+            // What was polled before is heard of before.
+            self.hand_over();
+            self.tell(Polled::AtTheirEnds(ends));
+        }
         if let Some(reason) = estranged {
             self.tell(Polled::Estranged(reason));
         }

@@ -22,6 +22,7 @@ use crate::transaction::Counts;
 #[derive(Debug, Default)]
 pub struct ConsumerStatus {
     assigned: AtomicUsize,
+    quiet: AtomicUsize,
     joined: AtomicBool,
     queued: AtomicUsize,
     in_flight: AtomicUsize,
@@ -117,6 +118,15 @@ impl ConsumerStatus {
     /// Partitions held.
     pub fn assigned(&self) -> usize {
         self.assigned.load(Ordering::Relaxed)
+    }
+
+    /// Partitions of them that are not fetched, because nothing is left in them.
+    pub fn quiet(&self) -> usize {
+        self.quiet.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn rest(&self, quiet: usize) {
+        self.quiet.store(quiet, Ordering::Relaxed);
     }
 
     /// Records in memory.

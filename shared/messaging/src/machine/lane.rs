@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::breaker::Breaker;
 use super::partition::{Entry, Partition, Stage};
-use super::{Kind, RecordId, Tp, Trouble};
+use super::{Kind, Limits, RecordId, Tp, Trouble};
 
 /// A lane's state beside its partitions'.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Lane {
     turn: usize,
     calls_turn: usize,
     wait_until_ms: Option<i64>,
+    /// Until when it waits for more.
+    linger_until_ms: Option<i64>,
     outages: u32,
     /// When something that waits here for a time may start, as of the last look.
     pub(super) wake_ms: Option<i64>,
@@ -33,6 +35,7 @@ impl Lane {
             turn: 0,
             calls_turn: 0,
             wait_until_ms: None,
+            linger_until_ms: None,
             outages: 0,
             wake_ms: None,
         }
@@ -41,6 +44,28 @@ impl Lane {
     /// Until when it waits after an outage.
     pub(super) fn waits_until(&self, now_ms: i64) -> Option<i64> {
         self.wait_until_ms.filter(|&until| until > now_ms)
+    }
+
+    /// Something arrived that may wait for others; the first one counts.
+    pub(super) fn linger(&mut self, until_ms: i64) {
+        self.linger_until_ms.get_or_insert(until_ms);
+    }
+
+    /// Until when it waits for more than these partitions hold; its wait is over where that is `None`.
+    pub(super) fn lingers_until(
+        &mut self,
+        now_ms: i64,
+        partitions: &[(Tp, &mut Partition)],
+        limits: &Limits,
+    ) -> Option<i64> {
+        self.linger_until_ms = self.linger_until_ms.filter(|&until| {
+            let waiting: usize = partitions.iter().map(|(_, partition)| partition.count(Stage::Waiting)).sum();
+            let calls = partitions.iter().any(|(_, partition)| partition.has_prepared());
+            let enough = if calls { limits.batch_max.min(limits.calls_per_lane) } else { limits.batch_max };
+            let urgent = partitions.iter().any(|(_, partition)| partition.is_urgent());
+            until > now_ms && waiting < enough && !urgent
+        });
+        self.linger_until_ms
     }
 
     /// After an outage: waits longer each time, up to the bound.
@@ -52,7 +77,9 @@ impl Lane {
 
     /// The clock was set back: waits that were counted from it are as long as they were.
     pub(super) fn set_back(&mut self, by_ms: i64) {
-        self.wait_until_ms = self.wait_until_ms.map(|at| at - by_ms);
+        for until_ms in [&mut self.wait_until_ms, &mut self.linger_until_ms] {
+            *until_ms = until_ms.map(|at| at - by_ms);
+        }
     }
 
     /// The batch ended; what it was made of.
@@ -86,8 +113,7 @@ impl Lane {
         self.orphans.remove(&id);
     }
 
-    /// The next batch: what is ready, or plain and waiting, in offset order per partition, up to the limit. Never a
-    /// wait for more.
+    /// The next batch: what is ready, or plain and waiting, in offset order per partition, up to the limit.
     pub(super) fn take_batch(
         &mut self,
         now_ms: i64,

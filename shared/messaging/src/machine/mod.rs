@@ -13,6 +13,7 @@
 //! - A record with a due time never starts before it (I13).
 //! - Nothing is taken from a partition that is being revoked; it is released, and not left paused, when nothing of it is
 //!   in flight.
+//! - A lane waits for more no longer than it may linger, and not at all for what must not wait.
 //! - Queues are bounded: above the limit a partition is paused (I16).
 
 mod breaker;
@@ -112,6 +113,11 @@ impl Machine {
         self.partitions.get(&tp).is_some_and(|partition| partition.expects(offset))
     }
 
+    /// Whether fetching this partition was stopped because of what is in memory.
+    pub fn is_paused(&self, tp: Tp) -> bool {
+        self.partitions.get(&tp).is_some_and(Partition::is_paused)
+    }
+
     /// Records that are in preparation, ready or in a transaction.
     pub fn in_flight(&self) -> usize {
         self.partitions.values().map(Partition::in_flight).sum()
@@ -198,6 +204,13 @@ impl Machine {
         };
         for arrival in arrivals {
             partition.arrive(arrival);
+        }
+        let lingers = arrivals.iter().any(|arrival| arrival.lingers && arrival.kind != Kind::Skip);
+        if lingers
+            && self.limits.linger_ms > 0
+            && let Some(lane) = self.lanes.get_mut(&self.limits.lane_of(tp))
+        {
+            lane.linger(self.now_ms + self.limits.linger_ms);
         }
         if let Some(offset) = partition.advance() {
             out.push(Output::Store(tp, offset));
@@ -303,6 +316,12 @@ impl Machine {
             let mut partitions: Vec<(Tp, &mut Partition)> = of_lane.map(|(&tp, partition)| (tp, partition)).collect();
             if partitions.is_empty() {
                 continue;
+            }
+            if !self.draining {
+                lane.wake_ms = lane.lingers_until(now_ms, &partitions, limits);
+                if lane.wake_ms.is_some() {
+                    continue;
+                }
             }
             if let Some(records) = lane.take_batch(now_ms, &mut partitions, self.draining) {
                 out.push(Output::Run { lane: number, records });

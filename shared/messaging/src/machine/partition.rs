@@ -26,6 +26,8 @@ pub(super) struct Entry {
     pub(super) due_ms: Option<i64>,
     pub(super) kind: Kind,
     pub(super) stage: Stage,
+    /// Whether it may wait for others.
+    lingers: bool,
     /// A call that failed while the breaker was open lets others be tried first.
     deferred_ms: Option<i64>,
     bytes: usize,
@@ -60,6 +62,8 @@ pub(super) struct Partition {
     bytes: usize,
     /// How many entries are in each stage.
     stages: [usize; 5],
+    /// The same of those that may not wait for others.
+    urgent: [usize; 5],
     /// How many entries need preparation.
     prepared: usize,
     /// How many entries need none, and are not skipped.
@@ -81,6 +85,7 @@ impl Partition {
             entries: VecDeque::new(),
             bytes: 0,
             stages: [0; 5],
+            urgent: [0; 5],
             prepared: 0,
             plain: 0,
             timed: 0,
@@ -109,12 +114,14 @@ impl Partition {
         self.timed += usize::from(arrival.due_ms.is_some());
         let stage = if arrival.kind == Kind::Skip { Stage::Done } else { Stage::Waiting };
         self.stages[stage as usize] += 1;
+        self.urgent[stage as usize] += usize::from(!arrival.lingers);
         self.entries.push_back(Entry {
             offset: arrival.offset,
             key: arrival.key,
             due_ms: arrival.due_ms,
             kind: arrival.kind,
             stage,
+            lingers: arrival.lingers,
             deferred_ms: None,
             bytes: arrival.bytes,
         });
@@ -129,6 +136,9 @@ impl Partition {
         let entry = &mut self.entries[index];
         self.stages[entry.stage as usize] -= 1;
         self.stages[stage as usize] += 1;
+        let urgent = usize::from(!entry.lingers);
+        self.urgent[entry.stage as usize] -= urgent;
+        self.urgent[stage as usize] += urgent;
         entry.stage = stage;
     }
 
@@ -181,6 +191,7 @@ impl Partition {
     pub(super) fn advance(&mut self) -> Option<i64> {
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.stage == Stage::Done) {
             self.stages[Stage::Done as usize] -= 1;
+            self.urgent[Stage::Done as usize] -= usize::from(!entry.lingers);
             self.bytes -= entry.bytes;
             self.prepared -= usize::from(entry.kind == Kind::Prepared);
             self.plain -= usize::from(entry.kind == Kind::Plain);
@@ -209,6 +220,11 @@ impl Partition {
 
     pub(super) fn count(&self, stage: Stage) -> usize {
         self.stages[stage as usize]
+    }
+
+    /// Whether anything here is to be started that may not wait for others.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent[Stage::Waiting as usize] + self.urgent[Stage::Ready as usize] > 0
     }
 
     pub(super) fn in_flight(&self) -> usize {

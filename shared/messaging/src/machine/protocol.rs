@@ -39,6 +39,8 @@ pub struct Arrival {
     pub bytes: usize,
     /// What is to be done with it.
     pub kind: Kind,
+    /// Whether it may wait for others, for the sake of larger batches ([`Limits::linger_ms`]).
+    pub lingers: bool,
 }
 
 /// What is to be done with a record.
@@ -169,6 +171,8 @@ pub struct Limits {
     pub lanes: Option<i32>,
     /// The most preparations under way in a lane.
     pub calls_per_lane: usize,
+    /// How long a lane waits for more after the first record that lingers, unless enough are there; 0 for not at all.
+    pub linger_ms: i64,
     /// The most records of a partition in memory.
     pub queue_records: usize,
     /// The most bytes of a partition in memory.

@@ -61,6 +61,8 @@ impl Relay {
                     Err(failure) => tracing::warn!(%failure, "the relay can't reach its database"),
                 },
                 () = self.wake.notified() => {
+                    // For the leader, who reads them.
+                    self.wake.take();
                     if let Some(last) = last_notify {
                         tokio::time::sleep_until(last + NOTIFY_EVERY).await;
                     }

@@ -8,7 +8,7 @@
 //!
 //! After any delivery error, or when the producer has lost every broker, it is discarded as a whole and sending goes on at the first row that is still there.
 //!
-//! It is woken by commits in its own process, by one coalesced NOTIFY from other instances, and by a slow poll behind
+//! It is woken by commits in its own process, which hand over what they wrote, by one coalesced NOTIFY from other instances, and by a slow poll behind
 //! both. Deliberately absent: a mere cursor over ids. Ids are not commit order, and it would skip a row that commits late;
 //! what is missing below the highest id is looked for (`horizon.rs`).
 
@@ -31,20 +31,66 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 use crate::kafka::Requests;
+use crate::outbox::{Row, Written};
 use crate::settings::Settings;
 
-/// Wakes the relay after a commit that wrote outbox rows.
+/// The most bytes of rows that wait for the relay in memory; beyond them it reads (I16).
+const HANDED_OVER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Tells the relay of commits that wrote outbox rows.
 #[derive(Debug, Clone, Default)]
-pub struct Wake(Arc<Notify>);
+pub struct Wake(Arc<Bell>);
+
+#[derive(Debug, Default)]
+struct Bell {
+    rung: Notify,
+    news: Mutex<News>,
+}
+
+/// What the relay was told of since it last asked.
+#[derive(Debug, Default)]
+struct News {
+    /// Rows that it need not read.
+    rows: BTreeMap<i64, Arc<Row>>,
+    bytes: usize,
+    /// There may be others.
+    others: bool,
+}
 
 impl Wake {
-    /// Tells the relay that there are rows; never blocks.
+    /// Tells the relay that there are rows to read; never blocks.
     pub fn wake(&self) {
-        self.0.notify_one();
+        self.news().others = true;
+        self.0.rung.notify_one();
+    }
+
+    /// Hands over rows once they are committed: where they are the next ones, the relay need not read them. It reads them where
+    /// they were lost on the way, so this is no more than haste; handing over what is not committed would publish what
+    /// is not true. Never blocks.
+    pub fn hand_over(&self, written: Vec<Written>) {
+        if written.is_empty() {
+            return;
+        }
+        let mut news = self.news();
+        news.bytes += written.iter().map(|written| written.row.size_bytes()).sum::<usize>();
+        news.rows.extend(written.into_iter().map(|written| (written.id, written.row)));
+        if news.bytes > HANDED_OVER_BYTES {
+            *news = News { others: true, ..News::default() };
+        }
+        drop(news);
+        self.0.rung.notify_one();
     }
 
     async fn notified(&self) {
-        self.0.notified().await;
+        self.0.rung.notified().await;
+    }
+
+    fn take(&self) -> News {
+        std::mem::take(&mut *self.news())
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.0.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

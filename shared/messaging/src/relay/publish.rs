@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use super::acknowledged::Acknowledged;
 use super::horizon::Horizon;
 use super::leader::{BEAT, CHANNEL, Leadership};
-use super::{Relay, RelayStatus};
+use super::{Relay, RelayStatus, Wake};
 use crate::crash_point;
 use crate::failure::Failure;
 #[cfg(feature = "fault-injection")]
 use crate::fault::{self, Guard};
 use crate::kafka;
-use crate::outbox::decode_headers;
+use crate::outbox::{Row, decode_headers};
 use crate::settings::Settings;
 use crate::trace::Sending;
 
@@ -34,13 +34,12 @@ const AFTER_ERROR: Duration = Duration::from_millis(500);
 /// How many statistics in a row must show no broker: while a client bootstraps again, one may.
 const STRANDED: u32 = 2;
 
-/// A row as it was read.
+/// A row to send.
 struct Pending {
     id: i64,
-    topic: String,
-    key: Option<Vec<u8>>,
-    headers: Vec<u8>,
-    payload: Option<Vec<u8>>,
+    row: Arc<Row>,
+    /// Its headers are what the outbox writes.
+    is_readable: bool,
 }
 
 /// How one batch of rows ended.
@@ -61,7 +60,7 @@ impl Relay {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut poll = tokio::time::interval(self.settings.relay_poll);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sender = Sender::new(&self.settings, &self.status, &self.db)?;
+        let mut sender = Sender::new(&self.settings, &self.status, &self.db, &self.wake)?;
         let mut drain_until: Option<Instant> = None;
         loop {
             let more = sender.fill().await?;
@@ -77,7 +76,8 @@ impl Relay {
             tokio::select! {
                 Some(settled) = sender.batches.next(), if !sender.batches.is_empty() => sender.settle(settled).await?,
                 deleted = sender.acknowledged.delete() => deleted?,
-                () = self.wake.notified() => sender.unread |= self.settings.relay_wake,
+                // What it is told is taken when there is room for it.
+                () = self.wake.notified() => {}
                 notified = listener.recv() => {
                     notified?;
                     sender.unread |= self.settings.relay_wake;
@@ -103,6 +103,7 @@ struct Sender<'a> {
     settings: &'a Settings,
     status: &'a Arc<RelayStatus>,
     db: &'a PgPool,
+    wake: &'a Wake,
     producer: FutureProducer<Context>,
     /// How many statistics in a row showed no broker.
     stranded: Arc<AtomicU32>,
@@ -117,12 +118,18 @@ struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    fn new(settings: &'a Settings, status: &'a Arc<RelayStatus>, db: &'a PgPool) -> Result<Self, Failure> {
+    fn new(
+        settings: &'a Settings,
+        status: &'a Arc<RelayStatus>,
+        db: &'a PgPool,
+        wake: &'a Wake,
+    ) -> Result<Self, Failure> {
         let stranded = Arc::default();
         Ok(Self {
             settings,
             status,
             db,
+            wake,
             producer: new_producer(settings, status, &stranded)?,
             stranded,
             batches: FuturesUnordered::new(),
@@ -139,15 +146,44 @@ impl<'a> Sender<'a> {
         if self.paused_until.is_some_and(|until| until > Instant::now()) {
             return Ok(true);
         }
-        while self.unread && self.batches.len() < self.settings.relay_in_flight {
-            let rows = self.read().await?;
-            // A short reading has found everything; what was committed meanwhile has left a wake-up.
-            self.unread = rows.len() >= self.settings.relay_batch;
-            if !rows.is_empty() {
-                self.send(rows);
+        while self.batches.len() < self.settings.relay_in_flight {
+            let handed_over = self.handed_over();
+            if !handed_over.is_empty() {
+                self.send(handed_over);
+            } else if self.unread {
+                let rows = self.read().await?;
+                // A short reading has found everything; what was committed meanwhile has left a wake-up.
+                self.unread = rows.len() >= self.settings.relay_batch;
+                if !rows.is_empty() {
+                    self.send(rows);
+                }
+            } else {
+                break;
             }
         }
         Ok(self.unread)
+    }
+
+    /// The rows that commits of this process handed over, where they are the very next ones; else all is read.
+    ///
+    /// Whatever comes before a row in the order of its key was committed before it. So it was read or handed over before
+    /// it where no id below is missing, and only then may the row go without a look into the table.
+    fn handed_over(&mut self) -> Vec<Pending> {
+        let mut news = self.wake.take();
+        if !self.settings.relay_wake {
+            return Vec::new();
+        }
+        // A reading may have been faster.
+        news.rows.retain(|id, _| !self.horizon.has_read(*id));
+        self.unread |= news.others || news.rows.len() > self.settings.relay_batch;
+        if self.unread || news.rows.is_empty() {
+            return Vec::new();
+        }
+        self.unread = !self.horizon.follow(news.rows.keys().copied());
+        if self.unread {
+            return Vec::new();
+        }
+        news.rows.into_iter().map(|(id, row)| Pending { id, row, is_readable: true }).collect()
     }
 
     /// The next rows that were not read yet, in order, as one statement and so of one snapshot: where a row of a key is
@@ -172,13 +208,11 @@ impl<'a> Sender<'a> {
         let rows: Vec<Pending> = rows
             .iter()
             .map(|row| {
-                Ok(Pending {
-                    id: row.try_get(0)?,
-                    topic: row.try_get(1)?,
-                    key: row.try_get(2)?,
-                    headers: row.try_get(3)?,
-                    payload: row.try_get(4)?,
-                })
+                let headers = decode_headers(row.try_get(3)?);
+                let is_readable = headers.is_some();
+                let (topic, key, value) = (row.try_get(1)?, row.try_get(2)?, row.try_get(4)?);
+                let headers = headers.unwrap_or_default();
+                Ok(Pending { id: row.try_get(0)?, row: Arc::new(Row { topic, key, headers, value }), is_readable })
             })
             .collect::<Result<_, Failure>>()?;
         let whole = rows.len() < self.settings.relay_batch;
@@ -194,8 +228,8 @@ impl<'a> Sender<'a> {
         crash_point!(BeforeProduce);
         let mut topics: Vec<(String, u64)> = Vec::new();
         let started = Instant::now();
-        for row in rows {
-            ids.push(row.id);
+        for Pending { id, row, is_readable } in rows {
+            ids.push(id);
             let topic = self.settings.physical(&row.topic);
             match topics.iter_mut().find(|(name, _)| *name == topic) {
                 Some((_, count)) => *count += 1,
@@ -204,9 +238,14 @@ impl<'a> Sender<'a> {
             if refused.is_some() {
                 continue;
             }
-            match enqueue(&self.producer, &topic, &row) {
+            let sent = if is_readable {
+                enqueue(&self.producer, &topic, &row)
+            } else {
+                Err("its headers are not what the outbox writes".to_owned())
+            };
+            match sent {
                 Ok(sent) => deliveries.push(sent),
-                Err(error) => refused = Some(format!("outbox row {}: {error}", row.id)),
+                Err(error) => refused = Some(format!("outbox row {id}: {error}")),
             }
         }
         self.rows_in_flight += ids.len();
@@ -217,7 +256,8 @@ impl<'a> Sender<'a> {
             #[cfg(feature = "fault-injection")]
             delete_early(&ids, &db).await;
             crash_point!(AfterProduce);
-            for (delivery, span) in deliveries {
+            // The last first: the others are acknowledged meanwhile, and none of them wakes this task.
+            for (delivery, span) in deliveries.into_iter().rev() {
                 let acknowledged = match delivery.await {
                     Ok(Ok(delivery)) => Ok((delivery.partition, delivery.offset)),
                     Ok(Err((error, message))) => {
@@ -342,22 +382,19 @@ fn new_producer(
 fn enqueue(
     producer: &FutureProducer<Context>,
     topic: &str,
-    row: &Pending,
+    row: &Row,
 ) -> Result<(rdkafka::producer::DeliveryFuture, Option<Sending>), String> {
-    let Some(headers) = decode_headers(&row.headers) else {
-        return Err("its headers are not what the outbox writes".to_owned());
-    };
-    let mut kafka_headers = OwnedHeaders::new_with_capacity(headers.len());
-    for (name, value) in &headers {
+    let mut kafka_headers = OwnedHeaders::new_with_capacity(row.headers.len());
+    for (name, value) in &row.headers {
         kafka_headers = kafka_headers.insert(KafkaHeader { key: name, value: value.as_deref() });
     }
-    let span = Sending::begin(&row.topic, row.key.as_deref(), &headers);
+    let span = Sending::begin(&row.topic, row.key.as_deref(), &row.headers);
     let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(kafka_headers);
     if let Some(key) = &row.key {
         record = record.key(key.as_slice());
     }
-    if let Some(payload) = &row.payload {
-        record = record.payload(payload.as_slice());
+    if let Some(value) = &row.value {
+        record = record.payload(value.as_slice());
     }
     let delivery = producer.send_result(record).map_err(|(error, _)| error.to_string())?;
     Ok((delivery, span))

@@ -73,7 +73,7 @@ impl<H: Handler> Transactor<H> {
         let mut tx = self.db.begin().await?;
         trail.at(Step::Claim);
         crash_point!(BeforeClaim);
-        let (claimed, blocks) = claim(&mut tx, &chosen).await?;
+        let (claimed, blocks) = self.claim(&mut tx, &chosen).await?;
         crash_point!(AfterClaim);
         let mut counts = Counts { duplicates: part.len() - claimed.ours.len(), ..Counts::default() };
         let Some(now) = claimed.now else {
@@ -119,13 +119,31 @@ impl<H: Handler> Transactor<H> {
         counts.retried = sorted.failed.len() - counts.dead;
         counts.failed = sorted.verdicts;
         trail.at(Step::Outbox);
-        counts.outbox_rows = out.write(&mut tx).await?;
+        out.write_by(&mut tx, self.settings.rows_at_once()).await?;
         crash_point!(BeforeCommit);
         trail.at(Step::Commit);
         tx.commit().await?;
         crash_point!(AfterCommit);
-        out.committed();
+        counts.written = out.committed();
         Ok((counts, Some(now)))
+    }
+
+    /// Claims what is chosen; with the blocks of its keys where one statement could tell both.
+    async fn claim(
+        &self,
+        db: &mut PgConnection,
+        chosen: &[&Task<H::Event, H::Answer>],
+    ) -> Result<(Claimed, Option<HashMap<OrderKey, Block>>), Failure> {
+        let first_time = chosen.iter().all(|task| !task.arrival.comeback);
+        #[cfg(feature = "fault-injection")]
+        let first_time = first_time && !fault::removed(Guard::InboxClaim);
+        if first_time && self.settings.statement_events.is_none() {
+            let identities: Vec<_> = chosen.iter().map(|task| task.arrival.identity).collect();
+            let keys = chosen.iter().filter_map(|task| task.arrival.order_key()).collect();
+            return standing::claim_new(db, &identities, &keys).await;
+        }
+        let claims: Vec<Claim> = chosen.iter().map(|task| claim_of(&task.arrival)).collect();
+        Ok((inbox::claim_by(db, claims, self.settings.rows_at_once()).await?, None))
     }
 
     /// Sorts the owned events, in offset order, into what is decided, what failed and what is held. `None` where one
@@ -206,11 +224,13 @@ impl<H: Handler> Transactor<H> {
             return Ok(());
         }
         out.caused_by(items.iter().map(|item| (item.event_id, &*item.record)));
-        let mut batch = Batch { db, items, out, now };
-        // A panic is the event's failure like any other: bisection finds the event, the tiers and the dead-letter
-        // topic take it, and its neighbours are applied.
-        let applied = AssertUnwindSafe(self.handler.apply(&mut batch)).catch_unwind().await;
-        applied.map_err(|_| Failure::retryable("handler.panic", "the handler panicked"))??;
+        for items in items.chunks(self.settings.rows_at_once()) {
+            let mut batch = Batch { db: &mut *db, items, out: &mut *out, now };
+            // A panic is the event's failure like any other: bisection finds the event, the tiers and the dead-letter
+            // topic take it, and its neighbours are applied.
+            let applied = AssertUnwindSafe(self.handler.apply(&mut batch)).catch_unwind().await;
+            applied.map_err(|_| Failure::retryable("handler.panic", "the handler panicked"))??;
+        }
         let mut refused = out.take_failures();
         if refused.is_empty() {
             return Ok(());
@@ -347,23 +367,6 @@ impl<H: Handler> Transactor<H> {
         inbox::record(db, &outcomes).await?;
         Ok(())
     }
-}
-
-/// Claims what is chosen; with the blocks of its keys where one statement could tell both.
-async fn claim<E: EventSet, A>(
-    db: &mut PgConnection,
-    chosen: &[&Task<E, A>],
-) -> Result<(Claimed, Option<HashMap<OrderKey, Block>>), Failure> {
-    let first_time = chosen.iter().all(|task| !task.arrival.comeback);
-    #[cfg(feature = "fault-injection")]
-    let first_time = first_time && !fault::removed(Guard::InboxClaim);
-    if first_time {
-        let identities: Vec<_> = chosen.iter().map(|task| task.arrival.identity).collect();
-        let keys = chosen.iter().filter_map(|task| task.arrival.order_key()).collect();
-        return standing::claim_new(db, &identities, &keys).await;
-    }
-    let claims: Vec<Claim> = chosen.iter().map(|task| claim_of(&task.arrival)).collect();
-    Ok((inbox::claim(db, &claims).await?, None))
 }
 
 /// The claim that a record makes.

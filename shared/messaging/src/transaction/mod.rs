@@ -27,6 +27,7 @@ use crate::arrival::{Arrival, Body};
 use crate::failure::Failure;
 use crate::handler::{Handler, Item};
 use crate::machine::RecordId;
+use crate::outbox::Written;
 use crate::retry::Verdict;
 use crate::settings::Settings;
 
@@ -111,7 +112,7 @@ pub struct Counts {
     /// What became of each record that failed: of a release step, of the event that it released.
     pub failed: Vec<(RecordId, Verdict)>,
     /// Rows written to the outbox.
-    pub outbox_rows: usize,
+    pub written: Vec<Written>,
 }
 
 impl Counts {
@@ -124,7 +125,7 @@ impl Counts {
         self.released += other.released;
         self.release_steps += other.release_steps;
         self.failed.extend(other.failed);
-        self.outbox_rows += other.outbox_rows;
+        self.written.extend(other.written);
     }
 }
 

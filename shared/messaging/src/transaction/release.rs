@@ -175,12 +175,12 @@ impl<H: Handler> Transactor<H> {
             go_on(&self.settings, &mut tx, &held.key, &mut out).await?;
         }
         trail.at(Step::Outbox);
-        counts.outbox_rows = out.write(&mut tx).await?;
+        out.write_by(&mut tx, self.settings.rows_at_once()).await?;
         crash_point!(BeforeReleaseCommit);
         trail.at(Step::Commit);
         tx.commit().await?;
         crash_point!(AfterReleaseCommit);
-        out.committed();
+        counts.written = out.committed();
         Ok((counts, Some(now)))
     }
 

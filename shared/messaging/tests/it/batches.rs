@@ -1,4 +1,5 @@
-//! A batch equals its events one by one: whatever is duplicated, refused, broken or unreadable in it.
+//! A batch equals its events one by one: whatever is duplicated, refused, broken or unreadable in it, and however many
+//! events a statement serves.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use messaging::arrival::{Arrival, Body};
 use messaging::machine::{RecordId, Tp};
 use messaging::outbox::decode_headers;
 use messaging::transaction::{Prepared, Task, Transactor};
-use messaging::{Item, Record};
+use messaging::{Item, Record, Settings};
 use proptest::prelude::*;
 use sqlx::Row;
 use sqlx::types::Uuid;
@@ -152,24 +153,36 @@ async fn clear(rig: &Rig) -> Result<()> {
 fn a_batch_equals_its_events_one_by_one() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let rig = runtime.block_on(Rig::new(&[60_000]))?;
-    let transactor = Transactor::new(Arc::new(Ledger), rig.db.pool.clone(), Arc::new(rig.settings.clone()));
+    let transactor = |settings| Transactor::new(Arc::new(Ledger), rig.db.pool.clone(), Arc::new(settings));
+    let transactors = [
+        transactor(rig.settings.clone()),
+        transactor(Settings { statement_events: Some(1), ..rig.settings.clone() }),
+        transactor(Settings { statement_events: Some(3), ..rig.settings.clone() }),
+    ];
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases: 48, ..ProptestConfig::default() });
     let ended = runner.run(&moves(), |moves| {
         let compared = runtime.block_on(async {
             let records = records(&moves)?;
             clear(&rig).await?;
             for record in &records {
-                let report = transactor.run(vec![task(record)]).await;
+                let report = transactors[0].run(vec![task(record)]).await;
                 anyhow::ensure!(report.left.is_empty(), "left: {:?}", report.outage);
             }
             let one_by_one = state(&rig).await?;
-            clear(&rig).await?;
-            let report = transactor.run(records.iter().map(task).collect()).await;
-            anyhow::ensure!(report.left.is_empty() && report.done.len() == records.len(), "left: {:?}", report.outage);
-            Ok((one_by_one, state(&rig).await?))
+            let mut batches = Vec::new();
+            for transactor in &transactors {
+                clear(&rig).await?;
+                let report = transactor.run(records.iter().map(task).collect()).await;
+                let whole = report.left.is_empty() && report.done.len() == records.len();
+                anyhow::ensure!(whole, "left: {:?}", report.outage);
+                batches.push(state(&rig).await?);
+            }
+            Ok((one_by_one, batches))
         });
-        let (one_by_one, batch) = compared.map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
-        prop_assert_eq!(one_by_one, batch);
+        let (one_by_one, batches) = compared.map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        for batch in batches {
+            prop_assert_eq!(&one_by_one, &batch);
+        }
         Ok(())
     });
     drop(rig);

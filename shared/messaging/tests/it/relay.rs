@@ -1,10 +1,12 @@
 //! The relay: everything is published at least once, in order per key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use contracts::inventory::StockReserved;
 use contracts::{OrderId, TraceParent};
+use messaging::outbox::Written;
 use messaging::{Outgoing, OutgoingEvent, Relay, Wake};
 use testkit::{Cluster, eventually};
 use tokio::task::JoinSet;
@@ -147,6 +149,144 @@ async fn a_leader_without_a_sign_of_life_is_replaced_and_nobody_else_is_harmed()
     ensure!(gone.is_err(), "the stopped leader's session was ended");
     let same: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *bystander).await?;
     assert_eq!(same, session, "a session that holds no lock is left alone");
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+/// A transaction that writes one event, with what `before_commit` does in it; the event's id, and what to hand over.
+async fn write_one(
+    rig: &Rig,
+    order_id: OrderId,
+    before_commit: &[&'static str],
+    ending: Ending,
+) -> Result<(String, Vec<Written>)> {
+    let mut tx = rig.db.pool.begin().await?;
+    // What a service's lock of the aggregate is.
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))")
+        .bind(order_id.to_string())
+        .execute(&mut *tx)
+        .await?;
+    let mut out = Outgoing::new(SERVICE);
+    let id = out.emit(OutgoingEvent::first(&StockReserved { order_id }, TraceParent::new_root()))?.to_string();
+    out.write(&mut tx).await?;
+    for statement in before_commit {
+        sqlx::query(*statement).execute(&mut *tx).await?;
+    }
+    match ending {
+        Ending::Commit => {
+            tx.commit().await?;
+            Ok((id, out.committed()))
+        }
+        Ending::RollBack => {
+            tx.rollback().await?;
+            Ok((id, Vec::new()))
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Ending {
+    Commit,
+    RollBack,
+}
+
+async fn wait_published(rig: &Rig, ids: &[String]) -> Result<()> {
+    eventually("all are published", BOUND, async || {
+        let found: Vec<Option<String>> =
+            rig.records("inventory").await?.iter().map(|record| record.header("ce_id").map(str::to_owned)).collect();
+        let missing = ids.iter().filter(|id| !found.contains(&Some((*id).clone()))).count();
+        ensure!(missing == 0, "{missing} are missing");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_handed_over_are_sent_without_being_read() -> Result<()> {
+    let mut rig = Rig::new(&[]).await?;
+    rig.settings.relay_poll = Duration::from_secs(3_600);
+    let (stop, wake) = (CancellationToken::new(), Wake::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Relay::run(rig.db.pool.clone(), rig.settings.clone(), wake.clone(), stop.clone()));
+    let (first, written) = write_one(&rig, OrderId::new(), &[], Ending::Commit).await?;
+    wake.hand_over(written);
+    wait_published(&rig, &[first]).await?;
+    // Rows that are gone when they are committed: whoever reads finds nothing.
+    for _ in 0..3 {
+        let (unreadable, written) = write_one(&rig, OrderId::new(), &["delete from outbox"], Ending::Commit).await?;
+        wake.hand_over(written);
+        wait_published(&rig, &[unreadable]).await?;
+    }
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_handed_over_late_or_never_are_published_in_order_of_their_key() -> Result<()> {
+    let mut rig = Rig::new(&[]).await?;
+    // Nothing but what is handed over tells the relay.
+    rig.settings.relay_poll = Duration::from_secs(3_600);
+    let (rig, stop, wake) = (Arc::new(rig), CancellationToken::new(), Wake::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Relay::run(rig.db.pool.clone(), rig.settings.clone(), wake.clone(), stop.clone()));
+    let keys: Vec<OrderId> = (0..4).map(|_| OrderId::new()).collect();
+    let mut writers: JoinSet<Result<Vec<(OrderId, String)>>> = JoinSet::new();
+    for writer in 0..6_u64 {
+        let (rig, wake, keys) = (Arc::clone(&rig), wake.clone(), keys.clone());
+        writers.spawn(async move {
+            let mut ids = Vec::new();
+            let mut late = JoinSet::new();
+            for round in 0..40_u64 {
+                let key = keys[usize::try_from((writer + round) % 4)?];
+                let ending = if (writer + 3 * round) % 11 == 0 { Ending::RollBack } else { Ending::Commit };
+                let (id, written) = write_one(&rig, key, &[], ending).await?;
+                if ending == Ending::RollBack {
+                    continue;
+                }
+                ids.push((key, id));
+                if round % 7 == writer {
+                    // Its process ended before it could tell.
+                    continue;
+                }
+                let wake = wake.clone();
+                late.spawn(async move {
+                    tokio::time::sleep(Duration::from_millis((writer * 7 + round * 3) % 5)).await;
+                    wake.hand_over(written);
+                });
+            }
+            while late.join_next().await.is_some() {}
+            Ok(ids)
+        });
+    }
+    let mut ids = Vec::new();
+    while let Some(ended) = writers.join_next().await {
+        ids.extend(ended??);
+    }
+    // The last one tells of all.
+    let (last, written) = write_one(&rig, keys[0], &[], Ending::Commit).await?;
+    wake.hand_over(written);
+    ids.push((keys[0], last));
+    let expected: Vec<String> = ids.iter().map(|(_, id)| id.clone()).collect();
+    wait_published(&rig, &expected).await?;
+    let published = rig.records("inventory").await?;
+    assert_eq!(published.len(), ids.len(), "each once");
+    for key in keys {
+        // Ids of events are of the time when they were made, under the key's lock.
+        let of_key: Vec<&str> = published
+            .iter()
+            .filter(|record| record.key.as_deref() == Some(key.to_string().as_bytes()))
+            .filter_map(|record| record.header("ce_id"))
+            .collect();
+        let mut sorted = of_key.clone();
+        sorted.sort_unstable();
+        assert_eq!(of_key, sorted);
+    }
     stop.cancel();
     while let Some(ended) = tasks.join_next().await {
         ended??;

@@ -207,6 +207,7 @@ impl Instance {
                 due_ms: record.due_ms,
                 bytes: 100,
                 kind,
+                lingers: record.offset % 3 > 0,
             });
             if kind != Kind::Skip {
                 let item = kind == Kind::Plain && !super::work::is_poison(around.db, record.event().unwrap_or(0));

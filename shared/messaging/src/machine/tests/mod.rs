@@ -6,6 +6,7 @@ mod breaker;
 mod calls;
 mod drain;
 mod lanes;
+mod linger;
 mod offsets;
 mod queues;
 mod rebalance;
@@ -32,6 +33,7 @@ fn limits() -> Limits {
         batch_max: 4,
         lanes: None,
         calls_per_lane: 3,
+        linger_ms: 0,
         queue_records: 8,
         queue_bytes: 10_000,
         backoff_ms: (100, 400),
@@ -100,7 +102,7 @@ impl Driver {
 }
 
 fn plain(offset: i64) -> Arrival {
-    Arrival { offset, key: None, due_ms: None, bytes: 10, kind: Kind::Plain }
+    Arrival { offset, key: None, due_ms: None, bytes: 10, kind: Kind::Plain, lingers: true }
 }
 
 fn skip(offset: i64) -> Arrival {

@@ -19,13 +19,14 @@ const LONG: Duration = Duration::from_secs(300);
 
 /// Publishes poison by the group's own relay, which is the fastest producer here.
 async fn publish_poison(rig: &Rig) -> Result<()> {
-    let mut columns = Columns::default();
+    let mut rows = Vec::new();
     for _ in 0..LETTERS {
         let event = placed("poison");
         let (now, trace) = (Timestamp::now(), TraceParent::new_root());
         let (headers, value) = envelope::encode(&event, EventId::new(), "/test", now, None, trace)?;
-        columns.push(Row::new("orders", Some(event.order_id().to_string().into_bytes()), headers, Some(value))?);
+        rows.push(Row::new("orders", Some(event.order_id().to_string().into_bytes()), headers, Some(value))?);
     }
+    let columns = Columns::of(&rows);
     sqlx::query("insert into outbox (topic, key, headers, payload) select * from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[])")
         .bind(columns.topics)
         .bind(columns.keys)
