@@ -5,7 +5,7 @@ mod page;
 mod plots;
 mod targets;
 
-pub use model::{Provenance, Results, Round, keep, load};
+pub use model::{Provenance, Results, Round, is_kept, keep, load};
 pub use page::{attempted, paced, smoke, write_page, write_readme};
 pub use targets::Targets;
 pub(crate) use targets::median;

@@ -153,6 +153,11 @@ pub async fn keep<T: Serialize + DeserializeOwned>(
     Ok(found)
 }
 
+/// Whether this result is there already.
+pub fn is_kept(out: &Path, name: &str, round: usize) -> bool {
+    file(out, name, round).exists()
+}
+
 fn file(out: &Path, name: &str, round: usize) -> std::path::PathBuf {
     out.join(format!("{name}-{round}.json"))
 }

@@ -324,8 +324,8 @@ fn soak(text: &mut String, results: &Results) {
     let memory: Vec<String> = run.resident_mb.iter().step_by(tenth).map(|mb| format!("{mb:.0}")).collect();
     let _ = writeln!(
         text,
-        "## Soak\n\nAt {:.0} orders/s{at}: orders that became final in each minute: {}. Resident memory of the four services, from the \
-         first to the last minute, MB: {}. Violated invariants: {}.\n",
+        "\n## Soak\n\nAt {:.0} orders/s{at}: orders that became final in each minute: {}. Resident memory of the four services, from the \
+         first to the last minute, MB: {}. Violated invariants: {}.",
         run.rate,
         minutes.join(", "),
         memory.join(", "),
