@@ -98,7 +98,7 @@ pub fn write_page(results: &Results, page: &Path) -> Result<()> {
     let name = folder.file_name().and_then(|name| name.to_str()).context("the page has no name")?;
     let mut text = render(results);
     if !plots.is_empty() {
-        text.push_str("\n## Plots\n");
+        text.push_str("## Plots\n");
     }
     for (file, title) in plots {
         let _ = write!(text, "\n![{title}]({name}/{file})\n");
@@ -324,8 +324,8 @@ fn soak(text: &mut String, results: &Results) {
     let memory: Vec<String> = run.resident_mb.iter().step_by(tenth).map(|mb| format!("{mb:.0}")).collect();
     let _ = writeln!(
         text,
-        "\n## Soak\n\nAt {:.0} orders/s{at}: orders that became final in each minute: {}. Resident memory of the four services, from the \
-         first to the last minute, MB: {}. Violated invariants: {}.",
+        "## Soak\n\nAt {:.0} orders/s{at}: orders that became final in each minute: {}. Resident memory of the four services, from the \
+         first to the last minute, MB: {}. Violated invariants: {}.\n",
         run.rate,
         minutes.join(", "),
         memory.join(", "),
@@ -342,4 +342,5 @@ fn recovery(text: &mut String, results: &Results) {
     for run in runs {
         let _ = writeln!(text, "| {} | {:.1} | {:.1} |", run.killed, run.caught_up_secs, run.silence_secs);
     }
+    text.push('\n');
 }

@@ -8,7 +8,7 @@ use contracts::orders::Customer;
 use contracts::{EventId, Money, OrderId, TraceParent};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use messaging::outbox::{Row, Written, encode_headers};
+use messaging::outbox::{Columns, Row, Written};
 use messaging::trace::Created;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -99,7 +99,7 @@ pub struct Inserted {
 ///
 /// Runs in a transaction of its own, without the round trips of `begin` and `commit`.
 pub async fn insert_all(db: &PgPool, rows: &[NewRow], key_lifetime: Duration) -> sqlx::Result<Inserted> {
-    let records = || rows.iter().map(|row| &row.outbox);
+    let records = Columns::of(rows.iter().map(|row| &*row.outbox));
     let found: Vec<(Option<String>, Option<i64>)> = sqlx::query_as(INSERT_ALL)
         .bind(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.fingerprint.as_bytes()).collect::<Vec<_>>())
@@ -113,10 +113,10 @@ pub async fn insert_all(db: &PgPool, rows: &[NewRow], key_lifetime: Duration) ->
         .bind(rows.iter().map(|row| row.customer.email.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.customer.phone.as_deref()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| &row.lines).collect::<Vec<_>>())
-        .bind(records().map(|record| record.topic.as_str()).collect::<Vec<_>>())
-        .bind(records().map(|record| record.key.as_deref()).collect::<Vec<_>>())
-        .bind(records().map(|record| encode_headers(&record.headers)).collect::<Vec<_>>())
-        .bind(records().map(|record| record.value.as_deref()).collect::<Vec<_>>())
+        .bind(records.topics)
+        .bind(records.keys)
+        .bind(records.headers)
+        .bind(records.payloads)
         .bind(rows.iter().map(|row| i16::try_from(row.response.status).unwrap_or(500)).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| json!(row.response.headers)).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.response.body.as_slice()).collect::<Vec<_>>())

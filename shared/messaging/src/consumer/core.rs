@@ -129,7 +129,7 @@ impl<H: Handler> Core<H> {
                 stirred = self.quiet.stirred(&self.consumer, &self.topics) => {
                     // What the machine has paused meanwhile, it resumes.
                     for tp in stirred.into_iter().filter(|tp| !self.machine.is_paused(*tp)) {
-                        self.fetching(tp, "resume", |consumer, list| consumer.resume(list));
+                        self.resume(tp);
                     }
                 }
                 event = polled.recv() => match event {
@@ -168,11 +168,11 @@ impl<H: Handler> Core<H> {
         }
         self.status.observe(
             self.machine.assignment().count(),
+            self.quiet.count(),
             self.machine.queued(),
             self.machine.in_flight(),
             self.machine.breaker_state(),
         );
-        self.status.rest(self.quiet.count());
         if self.observed.is_none_or(|at| at.elapsed() >= OBSERVE) {
             self.observed = Some(Instant::now());
             let oldest = |tp: Tp| self.slots.get(&tp)?.values().next().map(|slot| slot.arrival.waits_since_ms());
@@ -188,7 +188,7 @@ impl<H: Handler> Core<H> {
                 for tp in &partitions {
                     self.slots.insert(*tp, BTreeMap::new());
                     if self.quiet.forget(*tp) {
-                        self.fetching(*tp, "resume", |consumer, list| consumer.resume(list));
+                        self.resume(*tp);
                     }
                 }
                 self.observed = None;
@@ -210,7 +210,7 @@ impl<H: Handler> Core<H> {
         for (tp, end) in partitions {
             let is_empty = self.slots.get(&tp).is_some_and(BTreeMap::is_empty);
             if is_empty && self.quiet.rest(tp, end) {
-                self.fetching(tp, "pause", |consumer, list| consumer.pause(list));
+                self.pause(tp);
             }
         }
     }
@@ -352,8 +352,8 @@ impl<H: Handler> Core<H> {
                 self.store(tp, offset);
                 crash_point!(AfterOffsetStore);
             }
-            Output::Pause(tp) => self.fetching(tp, "pause", |consumer, list| consumer.pause(list)),
-            Output::Resume(tp) => self.fetching(tp, "resume", |consumer, list| consumer.resume(list)),
+            Output::Pause(tp) => self.pause(tp),
+            Output::Resume(tp) => self.resume(tp),
             Output::Released(tp) => self.released(tp),
             Output::Drained => self.drained = true,
         }
@@ -404,6 +404,14 @@ impl<H: Handler> Core<H> {
         }
     }
 
+    fn pause(&self, tp: Tp) {
+        self.fetching(tp, "pause", |consumer, list| consumer.pause(list));
+    }
+
+    fn resume(&self, tp: Tp) {
+        self.fetching(tp, "resume", |consumer, list| consumer.resume(list));
+    }
+
     fn fetching(
         &self,
         tp: Tp,
@@ -420,7 +428,7 @@ impl<H: Handler> Core<H> {
     fn released(&mut self, tp: Tp) {
         self.slots.remove(&tp);
         if self.quiet.forget(tp) {
-            self.fetching(tp, "resume", |consumer, list| consumer.resume(list));
+            self.resume(tp);
         }
         for revocation in &mut self.revocations {
             revocation.waiting.remove(&tp);

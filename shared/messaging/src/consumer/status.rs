@@ -125,10 +125,6 @@ impl ConsumerStatus {
         self.quiet.load(Ordering::Relaxed)
     }
 
-    pub(super) fn rest(&self, quiet: usize) {
-        self.quiet.store(quiet, Ordering::Relaxed);
-    }
-
     /// Records in memory.
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
@@ -250,7 +246,7 @@ impl ConsumerStatus {
         self.replaced.fetch_add(1, Ordering::Relaxed);
         self.requests.client_replaced();
         self.joined.store(false, Ordering::Relaxed);
-        self.observe(0, 0, 0, BreakerState::Closed);
+        self.observe(0, 0, 0, 0, BreakerState::Closed);
         self.running().clear();
     }
 
@@ -258,8 +254,16 @@ impl ConsumerStatus {
         self.joined.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn observe(&self, assigned: usize, queued: usize, in_flight: usize, breaker: BreakerState) {
+    pub(super) fn observe(
+        &self,
+        assigned: usize,
+        quiet: usize,
+        queued: usize,
+        in_flight: usize,
+        breaker: BreakerState,
+    ) {
         self.assigned.store(assigned, Ordering::Relaxed);
+        self.quiet.store(quiet, Ordering::Relaxed);
         self.queued.store(queued, Ordering::Relaxed);
         self.in_flight.store(in_flight, Ordering::Relaxed);
         let breaker = match breaker {

@@ -42,6 +42,11 @@ impl Entry {
         matches!(self.stage, Stage::Preparing | Stage::Ready | Stage::Running)
     }
 
+    /// Whether it is to be started and may not wait for others.
+    fn is_urgent(&self) -> bool {
+        !self.lingers && matches!(self.stage, Stage::Waiting | Stage::Ready)
+    }
+
     /// Whether its time has not come; nothing of its partition overtakes it.
     pub(super) fn is_early(&self, now_ms: i64) -> bool {
         self.due_ms.is_some_and(|due| due > now_ms)
@@ -62,8 +67,8 @@ pub(super) struct Partition {
     bytes: usize,
     /// How many entries are in each stage.
     stages: [usize; 5],
-    /// The same of those that may not wait for others.
-    urgent: [usize; 5],
+    /// How many entries are to be started that may not wait for others.
+    urgent: usize,
     /// How many entries need preparation.
     prepared: usize,
     /// How many entries need none, and are not skipped.
@@ -85,7 +90,7 @@ impl Partition {
             entries: VecDeque::new(),
             bytes: 0,
             stages: [0; 5],
-            urgent: [0; 5],
+            urgent: 0,
             prepared: 0,
             plain: 0,
             timed: 0,
@@ -114,8 +119,7 @@ impl Partition {
         self.timed += usize::from(arrival.due_ms.is_some());
         let stage = if arrival.kind == Kind::Skip { Stage::Done } else { Stage::Waiting };
         self.stages[stage as usize] += 1;
-        self.urgent[stage as usize] += usize::from(!arrival.lingers);
-        self.entries.push_back(Entry {
+        let entry = Entry {
             offset: arrival.offset,
             key: arrival.key,
             due_ms: arrival.due_ms,
@@ -124,7 +128,9 @@ impl Partition {
             lingers: arrival.lingers,
             deferred_ms: None,
             bytes: arrival.bytes,
-        });
+        };
+        self.urgent += usize::from(entry.is_urgent());
+        self.entries.push_back(entry);
     }
 
     /// The entries with their places, in offset order.
@@ -136,10 +142,9 @@ impl Partition {
         let entry = &mut self.entries[index];
         self.stages[entry.stage as usize] -= 1;
         self.stages[stage as usize] += 1;
-        let urgent = usize::from(!entry.lingers);
-        self.urgent[entry.stage as usize] -= urgent;
-        self.urgent[stage as usize] += urgent;
+        self.urgent -= usize::from(entry.is_urgent());
         entry.stage = stage;
+        self.urgent += usize::from(entry.is_urgent());
     }
 
     /// Changes the times before which an entry may not start.
@@ -191,7 +196,6 @@ impl Partition {
     pub(super) fn advance(&mut self) -> Option<i64> {
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.stage == Stage::Done) {
             self.stages[Stage::Done as usize] -= 1;
-            self.urgent[Stage::Done as usize] -= usize::from(!entry.lingers);
             self.bytes -= entry.bytes;
             self.prepared -= usize::from(entry.kind == Kind::Prepared);
             self.plain -= usize::from(entry.kind == Kind::Plain);
@@ -224,7 +228,7 @@ impl Partition {
 
     /// Whether anything here is to be started that may not wait for others.
     pub(super) fn is_urgent(&self) -> bool {
-        self.urgent[Stage::Waiting as usize] + self.urgent[Stage::Ready as usize] > 0
+        self.urgent > 0
     }
 
     pub(super) fn in_flight(&self) -> usize {

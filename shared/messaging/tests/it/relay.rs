@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use contracts::inventory::StockReserved;
 use contracts::{OrderId, TraceParent};
 use messaging::outbox::Written;
-use messaging::{Outgoing, OutgoingEvent, Relay, Wake};
+use messaging::{Failure, Outgoing, OutgoingEvent, Relay, Wake};
 use testkit::{Cluster, eventually};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,15 @@ async fn append(rig: &Rig, orders: &[OrderId], rounds: usize) -> Result<Vec<Stri
         tx.commit().await?;
     }
     Ok(ids)
+}
+
+/// The orderly stop.
+async fn ended(stop: &CancellationToken, mut relays: JoinSet<Result<(), Failure>>) -> Result<()> {
+    stop.cancel();
+    while let Some(ended) = relays.join_next().await {
+        ended??;
+    }
+    Ok(())
 }
 
 async fn wait_empty(rig: &Rig) -> Result<()> {
@@ -59,11 +68,7 @@ async fn rows_are_published_in_order_per_key_and_removed() -> Result<()> {
         let wanted: Vec<&str> = ids.iter().skip(index).step_by(orders.len()).map(String::as_str).collect();
         assert_eq!(of_key, wanted);
     }
-    stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    Ok(())
+    ended(&stop, tasks).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,11 +123,7 @@ async fn rows_written_while_the_broker_is_away_are_published_when_it_is_back() -
     let mut seen = std::collections::HashSet::new();
     published.retain(|id| seen.insert(id.clone()));
     assert_eq!(published, ids);
-    stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    Ok(())
+    ended(&stop, tasks).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,11 +150,7 @@ async fn a_leader_without_a_sign_of_life_is_replaced_and_nobody_else_is_harmed()
     ensure!(gone.is_err(), "the stopped leader's session was ended");
     let same: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *bystander).await?;
     assert_eq!(same, session, "a session that holds no lock is left alone");
-    stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    Ok(())
+    ended(&stop, tasks).await
 }
 
 /// A transaction that writes one event, with what `before_commit` does in it; the event's id, and what to hand over.
@@ -220,11 +217,7 @@ async fn rows_that_are_handed_over_are_sent_without_being_read() -> Result<()> {
         wake.hand_over(written);
         wait_published(&rig, &[unreadable]).await?;
     }
-    stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    Ok(())
+    ended(&stop, tasks).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,9 +280,5 @@ async fn rows_that_are_handed_over_late_or_never_are_published_in_order_of_their
         sorted.sort_unstable();
         assert_eq!(of_key, sorted);
     }
-    stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    Ok(())
+    ended(&stop, tasks).await
 }
