@@ -42,6 +42,15 @@ pub struct Attempt {
 /// Figures by name.
 type Figures = BTreeMap<String, f64>;
 
+/// What a run is compared with.
+#[derive(Debug, Clone, Default)]
+pub struct Other {
+    /// Where its programs are, where not beside this one.
+    pub programs: Option<PathBuf>,
+    /// Variables of every service, beside those of both.
+    pub settings: Vec<(String, String)>,
+}
+
 /// What one run came to.
 struct Ran {
     text: String,
@@ -56,25 +65,26 @@ impl Attempt {
     /// When anything fails.
     pub async fn once(&self) -> Result<String> {
         let mut servers = plan::servers().await?;
-        Ok(self.run(&mut servers, None).await?.text)
+        Ok(self.run(&mut servers, &Other::default()).await?.text)
     }
 
-    /// Measures so many pairs of runs: own programs, then those in `other`. A first pair, in which the servers warm up,
+    /// Measures so many pairs of runs: as it is, then with what `other` has otherwise. A first pair, in which the servers warm up,
     /// does not count. Prints each pair's ratios as they come, and returns their medians.
     ///
     /// # Errors
     /// When anything fails, or a run violates an invariant.
-    pub async fn against(&self, other: PathBuf, pairs: usize) -> Result<String> {
+    pub async fn against(&self, other: &Other, pairs: usize) -> Result<String> {
         let mut servers = plan::servers().await?;
+        let plain = Other::default();
         let mut ratios: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
         for pair in 0..=pairs {
             // In turns, so that neither is always the first on what the other left.
             let (own, theirs) = if pair % 2 == 0 {
-                let own = self.run(&mut servers, None).await?;
-                (own, self.run(&mut servers, Some(other.clone())).await?)
+                let own = self.run(&mut servers, &plain).await?;
+                (own, self.run(&mut servers, other).await?)
             } else {
-                let theirs = self.run(&mut servers, Some(other.clone())).await?;
-                (self.run(&mut servers, None).await?, theirs)
+                let theirs = self.run(&mut servers, other).await?;
+                (self.run(&mut servers, &plain).await?, theirs)
             };
             for ran in [&own, &theirs] {
                 ensure!(ran.violations == 0, "{} invariants were violated: the run is void", ran.violations);
@@ -106,10 +116,11 @@ impl Attempt {
         Ok(text)
     }
 
-    async fn run(&self, servers: &mut Servers, programs: Option<PathBuf>) -> Result<Ran> {
+    async fn run(&self, servers: &mut Servers, other: &Other) -> Result<Ran> {
         let orders = self.orders;
         let size = Size { end_to_end_orders: orders, drain_orders: orders, ..Size::FULL };
-        let overrides = Overrides { environment: self.settings.clone(), programs, ..Overrides::default() };
+        let settings: Vec<_> = self.settings.iter().chain(&other.settings).cloned().collect();
+        let overrides = Overrides { programs: other.programs.clone(), ..Overrides::of(&settings)? };
         Ok(match self.trial {
             Trial::EndToEnd { statements } => {
                 let count = if statements { CountStatements::Yes } else { CountStatements::No };
@@ -117,6 +128,9 @@ impl Attempt {
                 let found = end_to_end::measure(servers, load).await?;
                 let mut figures = cpu("order", &found.cpu_per_thousand);
                 figures.insert("orders/s".to_owned(), found.orders_per_second);
+                figures.insert("transactions per order".to_owned(), found.per_order.transactions);
+                let requests = found.requests_per_order.0.iter();
+                figures.extend(requests.map(|(api, count)| (format!("{api} requests per order"), *count)));
                 figures.insert("MB idle".to_owned(), found.resident_mb.0);
                 figures.insert("MB under load".to_owned(), found.resident_mb.1);
                 Ran { text: report::attempted(&found), figures, violations: found.violations }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
-use crate::attempt::{Attempt, Trial};
+use crate::attempt::{Attempt, Other, Trial};
 use crate::plan;
 use crate::report::{self, Targets};
 
@@ -72,8 +72,11 @@ struct Try {
     /// Alternate with the services and the gateway in this folder, and print ratios
     #[arg(long, value_name = "DIR", conflicts_with = "statements")]
     against: Option<PathBuf>,
+    /// Alternate with this setting of every service besides, and print ratios; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting, conflicts_with = "statements")]
+    against_set: Vec<(String, String)>,
     /// How many pairs of runs then count
-    #[arg(long, default_value_t = 3, requires = "against")]
+    #[arg(long, default_value_t = 3)]
     pairs: usize,
 }
 
@@ -105,16 +108,18 @@ async fn run(cli: Cli) -> Result<()> {
             plan::soak(&run.out).await?;
             finish(&run)
         }
-        Command::Try(Try { orders, settings, statements, rate, drain, against, pairs }) => {
+        Command::Try(Try { orders, settings, statements, rate, drain, against, against_set, pairs }) => {
             let trial = match rate {
                 Some(rate) => Trial::Latency(rate),
                 None if drain => Trial::Drain,
                 None => Trial::EndToEnd { statements },
             };
             let attempt = Attempt { trial, orders, settings };
-            let text = match against {
-                Some(other) => attempt.against(other, pairs).await?,
-                None => attempt.once().await?,
+            let other = Other { programs: against, settings: against_set };
+            let text = if other.programs.is_some() || !other.settings.is_empty() {
+                attempt.against(&other, pairs).await?
+            } else {
+                attempt.once().await?
             };
             print!("{text}");
             Ok(())

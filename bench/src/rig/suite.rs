@@ -32,6 +32,19 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// Settings by name: variables of every service, or `PARTITIONS`.
+    ///
+    /// # Errors
+    /// When `PARTITIONS` is no number.
+    pub fn of<N: AsRef<str>, V: AsRef<str>>(settings: &[(N, V)]) -> Result<Self> {
+        settings.iter().try_fold(Self::default(), |overrides, (name, value)| {
+            Ok(match name.as_ref() {
+                "PARTITIONS" => Self { partitions: Some(value.as_ref().parse()?), ..overrides },
+                name => overrides.with(name, value.as_ref()),
+            })
+        })
+    }
+
     /// One more variable of every service.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {

@@ -105,7 +105,7 @@ impl Settings {
             statement_events: None,
             lanes: None,
             linger: Duration::ZERO,
-            calls_per_lane: 64,
+            calls_per_lane: 128,
             call_timeout: Duration::from_secs(60),
             queue_records: 2_000,
             queue_bytes: 8 * 1024 * 1024,

@@ -70,8 +70,8 @@ pub struct MessagingConfig {
     /// are worth, writes rows one by one).
     #[serde(default)]
     pub statement_events: Option<usize>,
-    /// `LANES`: how many lanes work side by side, each with a transaction of its own (default: as many as there are cores,
-    /// and never more than partitions; inventory-service: one, because its lanes would wait for each other's stock).
+    /// `LANES`: how many lanes work side by side, each with a transaction of its own (default: half as many as there are
+    /// cores, and never more than partitions; inventory-service: one, because its lanes would wait for each other's stock).
     #[serde(default)]
     pub lanes: Option<usize>,
     /// `LINGER_MS`: how long a lane waits for more where it has only what nobody waits for: mails, captures, what becomes of a
@@ -79,7 +79,7 @@ pub struct MessagingConfig {
     /// [`linger.ms`](https://kafka.apache.org/documentation/#producerconfigs_linger.ms) is to a producer.
     #[serde(default)]
     pub linger_ms: Option<u64>,
-    /// `CALLS_PER_LANE`: the most outside calls under way in one lane.
+    /// `CALLS_PER_LANE`: the most outside calls under way in one lane (default 128).
     #[serde(default)]
     pub calls_per_lane: Option<usize>,
     /// `CALL_TIMEOUT_MS`: how long one outside call may take, whatever the service's own time-outs (default 60000, at most
@@ -137,8 +137,7 @@ impl MessagingConfig {
         }
         set(&mut settings.batch_max, self.batch_max);
         settings.statement_events = self.statement_events;
-        // More would make more and smaller transactions out of the same events.
-        settings.lanes = self.lanes.or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+        settings.lanes = self.lanes.or_else(lanes_for_these_cores);
         settings.linger = self.linger_ms.map_or(LINGER, Duration::from_millis);
         set(&mut settings.calls_per_lane, self.calls_per_lane);
         set(&mut settings.inbox_days, self.inbox_days);
@@ -177,6 +176,12 @@ fn drain_of(service: &ServiceConfig) -> Result<Duration, ConfigError> {
 
 fn invalid(variable: &str, reason: impl std::fmt::Display) -> ConfigError {
     ConfigError::Invalid { variable: variable.to_owned(), reason: reason.to_string() }
+}
+
+/// Half as many lanes as cores: more would make more and smaller transactions out of the same events, and whoever else is
+/// on the machine, the database and the broker first of all, has work of its own.
+fn lanes_for_these_cores() -> Option<usize> {
+    std::thread::available_parallelism().ok().map(|cores| (cores.get() / 2).max(1))
 }
 
 fn set<T>(field: &mut T, value: Option<T>) {
