@@ -7,7 +7,7 @@
 //!
 //! Tiers that are due sooner are always fetched, tier 0 among them. Where the broker does not answer, everything is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,13 @@ pub(super) struct Quiet {
     /// Where those end that were woken: until all of it was fetched they don't rest.
     woken: Ends,
     next: Option<Instant>,
-    asked: Option<JoinHandle<KafkaResult<Ends>>>,
+    asked: Option<Asked>,
+}
+
+/// A question that is under way. What comes to rest meanwhile is not in its answer.
+struct Asked {
+    about: BTreeSet<Tp>,
+    answer: JoinHandle<KafkaResult<Ends>>,
 }
 
 impl Quiet {
@@ -88,11 +94,14 @@ impl Quiet {
                 }
                 tokio::time::sleep_until(*self.next.get_or_insert_with(|| Instant::now() + EVERY)).await;
                 let (consumer, topics) = (Arc::clone(consumer), Arc::clone(topics));
-                let tps: Vec<Tp> = self.ends.keys().copied().collect();
-                self.asked = Some(tokio::task::spawn_blocking(move || ask(&consumer, &topics, &tps)));
+                let about: BTreeSet<Tp> = self.ends.keys().copied().collect();
+                let tps = about.clone();
+                let answer = tokio::task::spawn_blocking(move || ask(&consumer, &topics, &tps));
+                self.asked = Some(Asked { about, answer });
                 continue;
             };
-            let answer = asked.await;
+            let answer = (&mut asked.answer).await;
+            let about = std::mem::take(&mut asked.about);
             self.asked = None;
             self.next = None;
             let found = match answer {
@@ -106,7 +115,7 @@ impl Quiet {
                     Ends::new()
                 }
             };
-            let stirred = self.moved(&found);
+            let stirred = self.moved(&about, &found);
             if !stirred.is_empty() {
                 return stirred;
             }
@@ -117,20 +126,21 @@ impl Quiet {
     pub(super) async fn finish(self) {
         if let Some(asked) = self.asked {
             // Whatever it answers comes too late.
-            let _ = asked.await;
+            let _ = asked.answer.await;
         }
     }
 
-    /// Takes those off that do not end where they did, or of which nothing is known.
-    fn moved(&mut self, found: &Ends) -> Vec<Tp> {
-        let moved: Vec<Tp> = self.ends.extract_if(.., |tp, end| found.get(tp) != Some(end)).map(|(tp, _)| tp).collect();
+    /// Takes those off that were asked about and do not end where they did, or of which nothing is known.
+    fn moved(&mut self, about: &BTreeSet<Tp>, found: &Ends) -> Vec<Tp> {
+        let has_moved = |tp: &Tp, end: &mut i64| about.contains(tp) && found.get(tp) != Some(end);
+        let moved: Vec<Tp> = self.ends.extract_if(.., has_moved).map(|(tp, _)| tp).collect();
         self.woken.extend(moved.iter().filter_map(|tp| Some((*tp, *found.get(tp)?))));
         moved
     }
 }
 
 /// Where these partitions end.
-fn ask<C: ConsumerContext>(consumer: &BaseConsumer<C>, topics: &[TopicEntry], tps: &[Tp]) -> KafkaResult<Ends> {
+fn ask<C: ConsumerContext>(consumer: &BaseConsumer<C>, topics: &[TopicEntry], tps: &BTreeSet<Tp>) -> KafkaResult<Ends> {
     let mut list = TopicPartitionList::with_capacity(tps.len());
     for tp in tps {
         let topic = &topics[usize::from(tp.topic)].physical;
@@ -195,15 +205,28 @@ mod tests {
             assert!(quiet.rest(tp(partition), 10));
         }
         assert!(!quiet.rest(tp(0), 10), "it rests");
+        let all = (0..4).map(tp).collect();
         let found = Ends::from([(tp(0), 10), (tp(1), 12), (tp(2), 4)]);
-        assert_eq!(quiet.moved(&found), [tp(1), tp(2), tp(3)], "grown, cut off, not told");
+        assert_eq!(quiet.moved(&all, &found), [tp(1), tp(2), tp(3)], "grown, cut off, not told");
         assert!(!quiet.rest(tp(1), 10), "what was seen is older than what is known");
         assert!(!quiet.rest(tp(1), 11));
         assert!(quiet.rest(tp(1), 12));
         assert!(quiet.rest(tp(2), 4));
         assert!(quiet.rest(tp(3), 10));
         assert!(quiet.forget(tp(0)) && !quiet.forget(tp(0)));
-        assert_eq!(quiet.moved(&Ends::from([(tp(1), 12), (tp(2), 4), (tp(3), 10)])), []);
+        assert_eq!(quiet.moved(&all, &Ends::from([(tp(1), 12), (tp(2), 4), (tp(3), 10)])), []);
+    }
+
+    #[test]
+    fn what_comes_to_rest_while_the_ends_of_others_are_asked_for_stays_at_rest() {
+        let tp = |partition| Tp { topic: 1, partition };
+        let mut quiet = Quiet::default();
+        assert!(quiet.rest(tp(0), 10));
+        let about = BTreeSet::from([tp(0)]);
+        assert!(quiet.rest(tp(1), 7));
+        assert_eq!(quiet.moved(&about, &Ends::from([(tp(0), 10)])), []);
+        assert_eq!(quiet.count(), 2);
+        assert_eq!(quiet.moved(&about, &Ends::new()), [tp(0)], "nothing is known of what was asked about");
     }
 
     #[test]
