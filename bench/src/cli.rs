@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::attempt::{Attempt, Other, Trial};
 use crate::plan;
@@ -53,11 +53,12 @@ struct Run {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("other").args(["against", "against_set"]).multiple(true)))]
 struct Try {
     /// How many orders
     #[arg(long, default_value_t = 20_000)]
     orders: usize,
-    /// A setting of every service; may be repeated
+    /// A setting of every service, or PARTITIONS of every topic; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
     /// Count statements, which costs a little
@@ -72,11 +73,11 @@ struct Try {
     /// Alternate with the services and the gateway in this folder, and print ratios
     #[arg(long, value_name = "DIR", conflicts_with = "statements")]
     against: Option<PathBuf>,
-    /// Alternate with this setting of every service besides, and print ratios; may be repeated
+    /// Alternate with this setting besides, and print ratios; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting, conflicts_with = "statements")]
     against_set: Vec<(String, String)>,
     /// How many pairs of runs then count
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, requires = "other")]
     pairs: usize,
 }
 

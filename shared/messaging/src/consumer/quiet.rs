@@ -2,8 +2,8 @@
 //!
 //! librdkafka has no incremental fetch sessions (KIP-227): each fetch names every partition, and the broker looks at each of
 //! them whenever a record arrives in any. Most of a group's partitions are of its retry tiers and hold nothing. Those are
-//! paused, and their ends are asked for instead, all in one request, several times within the shortest delay: what is
-//! written to a tier is due only after that.
+//! paused, and their ends are asked for instead, all in one request: what is written to a tier is due only after its delay.
+//! The broker answers a connection's requests one after the other, so a question waits for the fetch before it.
 //!
 //! Tiers that are due sooner are always fetched, tier 0 among them. Where the broker does not answer, everything is.
 
@@ -24,11 +24,11 @@ use super::subscription::TopicEntry;
 use crate::machine::Tp;
 use crate::settings::Settings;
 
-/// The shortest delay of a tier that may rest: time for a look, for the fetch that is under way to end (librdkafka's
-/// `fetch.wait.max.ms`, 500), and for the next one.
+/// The shortest delay of a tier that may rest: time for a look, and for the fetches before its answer and after it to end
+/// (librdkafka's `fetch.wait.max.ms`, 500 at most for each). Where both last that long, a retry is 200 ms late.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// The time between two looks.
+/// The time from an answer to the next look.
 const EVERY: Duration = Duration::from_millis(200);
 
 /// How long the broker may take to tell the ends.
