@@ -264,3 +264,19 @@ async fn lanes_side_by_side_on_hot_skus_neither_oversell_nor_deadlock() -> Resul
     assert_eq!(effects.reservations.len(), 480);
     Ok(())
 }
+
+/// A batch is one transaction over neighbours: here every row of every page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_changes_reservations_without_new_index_entries() -> Result<()> {
+    let database = Shop::open().await?.database;
+    let (changed, heap_only) = database
+        .changed_and_heap_only(
+            "reservations",
+            "insert into reservations (order_id, state, lines)
+             select uuidv7(), 'reserved', '{\"SKU-1\": 2}' from generate_series(1, 400)",
+            "update reservations set state = 'sold', updated_at = now()",
+        )
+        .await?;
+    assert_eq!((changed, heap_only), (400, 400));
+    Ok(())
+}

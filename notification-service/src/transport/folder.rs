@@ -1,13 +1,16 @@
 //! Mails as .eml files in a folder: the local default.
 //!
 //! A file appears whole or not at all, and never replaces another: like a mailbox, the folder shows a mail that was sent
-//! twice as two files. It is not flushed to the disk by itself; it survives a process, not a power cut.
+//! twice as two files. It is not flushed to the disk by itself; it survives a process, not a power cut. The folder belongs
+//! on a local disk: a mail is written by the thread that serves everything else.
 
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use messaging::Failure;
-use uuid::Uuid;
+use tempfile::Builder;
 
 use super::MailTransport;
 use crate::domain::Letter;
@@ -28,25 +31,16 @@ impl FolderTransport {
         Ok(Self { folder: folder.to_owned() })
     }
 
+    /// Renamed without replacing what is there: half the work of a link, which leaves the draft's name to be removed.
     fn write(&self, letter: &Letter) -> io::Result<()> {
-        let draft = self.folder.join(format!(".{}.draft", Uuid::new_v4()));
-        fs::write(&draft, &letter.bytes)?;
-        let linked = self.link(&draft, letter);
-        // The draft is another name of the mail by now, or the mail is not there.
-        let removed = fs::remove_file(&draft);
-        linked?;
-        if let Err(error) = removed {
-            tracing::warn!(%error, "a draft was left behind");
-        }
-        Ok(())
-    }
-
-    /// A link and not a rename: a link refuses to replace a file.
-    fn link(&self, draft: &Path, letter: &Letter) -> io::Result<()> {
+        let readable = fs::Permissions::from_mode(0o666); // less the umask, like any file
+        let mut draft = Builder::new().prefix(".").suffix(".draft").permissions(readable).tempfile_in(&self.folder)?;
+        draft.write_all(&letter.bytes)?;
         for copy in 1..=MAX_COPIES {
-            match fs::hard_link(draft, self.folder.join(file_name(letter, copy))) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                linked => return linked,
+            match draft.persist_noclobber(self.folder.join(file_name(letter, copy))) {
+                Ok(_) => return Ok(()),
+                Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => draft = refused.file,
+                Err(failed) => return Err(failed.error),
             }
         }
         Err(io::Error::other(format!("there are {MAX_COPIES} copies of one mail")))
@@ -62,10 +56,10 @@ fn file_name(letter: &Letter, copy: u32) -> String {
 }
 
 impl MailTransport for FolderTransport {
+    /// Blocks for some 25 us: the page cache takes the file. Handing it to a thread that may block would cost more than that,
+    /// for each mail.
     async fn send(&self, letter: &Letter) -> Result<(), Failure> {
-        let (transport, letter) = (self.clone(), letter.clone());
-        let written = tokio::task::spawn_blocking(move || transport.write(&letter)).await;
         // Whatever it is (full, read-only, gone), it concerns every mail.
-        written.map_err(io::Error::other).flatten().map_err(|error| Failure::outage("folder.io", error))
+        self.write(letter).map_err(|error| Failure::outage("folder.io", error))
     }
 }

@@ -141,3 +141,20 @@ async fn a_mail_is_not_begun_when_it_could_outlast_its_claim() -> Result<()> {
     assert_eq!((failure.class.as_str(), failure.outcome_unknown, desk.mails()?), ("delivery.late", false, 0));
     Ok(())
 }
+
+/// A batch is one transaction over neighbours: here every row of every page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_changes_deliveries_without_new_index_entries() -> Result<()> {
+    let database = Desk::open().await?.database;
+    let (changed, heap_only) = database
+        .changed_and_heap_only(
+            "deliveries",
+            "insert into deliveries (order_id, template, state, owner, lease_until, message_id, attempts)
+             select uuidv7(), 'order_received', 'sending', uuidv7(), now(), '<order_received.' || uuidv7() || '@example.com>', 1
+             from generate_series(1, 400)",
+            "update deliveries set state = 'sent', owner = null, lease_until = null, updated_at = now()",
+        )
+        .await?;
+    assert_eq!((changed, heap_only), (400, 400));
+    Ok(())
+}

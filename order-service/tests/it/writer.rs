@@ -215,3 +215,22 @@ async fn a_full_queue_answers_try_again_and_forgets_nobody_who_waits() -> Result
     assert_eq!(app.count(ORDERS).await?, 12);
     std::sync::Arc::into_inner(app).context("everybody is done")?.stop().await
 }
+
+/// A batch is one transaction over neighbours: here every row of every page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_changes_orders_without_new_index_entries() -> Result<()> {
+    let (database, _) = database().await?;
+    let (changed, heap_only) = database
+        .changed_and_heap_only(
+            "orders",
+            "insert into orders (order_id, placed_event_id, trace_id, trace_sampled, placed_at, total_minor, currency,
+                                 customer_email, lines)
+             select uuidv7(), uuidv7(), uuidv7(), true, now(), 100, 'EUR', 'ada.' || n || '@example.com',
+                    '[{\"sku\": \"SKU-1\", \"name\": \"Espresso beans, 1 kg\", \"quantity\": 2, \"unit_price_minor\": 1890}]'
+             from generate_series(1, 400) n",
+            "update orders set stock = 'reserved'",
+        )
+        .await?;
+    assert_eq!((changed, heap_only), (400, 400));
+    Ok(())
+}

@@ -291,3 +291,19 @@ async fn a_failed_attempt_leaves_its_doubt_in_its_own_transaction() -> Result<()
     assert_eq!(parts.resolver().settle_due().await?, 0, "the event itself will ask again");
     Ok(())
 }
+
+/// A batch is one transaction over neighbours: here every row of every page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_changes_payments_without_new_index_entries() -> Result<()> {
+    let database = migrated().await?;
+    let (changed, heap_only) = database
+        .changed_and_heap_only(
+            "payments",
+            "insert into payments (order_id, state, amount_minor, currency)
+             select uuidv7(), 'authorizing', 4200, 'EUR' from generate_series(1, 400)",
+            "update payments set state = 'authorized', authorization_id = 'auth_' || order_id, updated_at = now()",
+        )
+        .await?;
+    assert_eq!((changed, heap_only), (400, 400));
+    Ok(())
+}

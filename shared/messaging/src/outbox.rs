@@ -305,12 +305,14 @@ impl Outgoing {
 async fn insert(db: &mut PgConnection, rows: &[Row]) -> Result<Vec<i64>, Failure> {
     let columns = Columns::of(rows);
     let query = sqlx::query_scalar(
-        "insert into outbox (topic, key, headers, payload) \
-         select t, k, h, p from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[]) \
-         with ordinality as r (t, k, h, p, n) order by n returning id",
+        "with written as ( \
+             insert into outbox (topic, key, headers, payload) \
+             select t, k, h, p from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[]) \
+             with ordinality as r (t, k, h, p, n) order by n returning id) \
+         select coalesce(array_agg(id order by id), '{}') from written",
     );
     let query = query.bind(columns.topics).bind(columns.keys).bind(columns.headers).bind(columns.payloads);
-    Ok(query.fetch_all(db).await?)
+    Ok(query.fetch_one(db).await?)
 }
 
 /// Headers as bytes: per header the name's length (u16), the name, the value's length (u32; `u32::MAX` for null), the

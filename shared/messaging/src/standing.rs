@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use contracts::EventId;
 use sqlx::{PgConnection, PgPool, Row as _};
+use uuid::Uuid;
 
 use crate::blocked::{self, Block, OrderKey, blocks_of_keys};
 use crate::failure::Failure;
@@ -16,14 +17,14 @@ use crate::identity::Identity;
 use crate::inbox::{self, Claimed, claim_new};
 
 /// The claim of [`inbox::claim`] first, then the lock of [`blocked::lock_for_holding`]: the branches of a `union all`
-/// run in their order, which is the lock order.
+/// run in their order, which is the lock order. All events are in one row.
 const CLAIM_NEW: &str = concat!(
     "with claimed as (",
     claim_new!(),
     "), blocks as (",
     blocks_of_keys!("$3", "$4", " order by b.topic, b.key for share of b"),
-    ") select event_id, now, null::text as topic, null::bytea as key, null::uuid as head_event_id, null::text as state \
-     from claimed union all select null, null, topic, key, head_event_id, state from blocks"
+    ") select array_agg(event_id), max(now), null::text as topic, null::bytea as key, null::uuid as head_event_id, \
+     null::text as state from claimed union all select null, null, topic, key, head_event_id, state from blocks"
 );
 
 /// Lateral: a look into the one partition for each event, never a join that reads a day.
@@ -49,16 +50,16 @@ pub async fn claim_new(
     identities: &[Identity],
     keys: &BTreeSet<OrderKey>,
 ) -> Result<(Claimed, Option<HashMap<OrderKey, Block>>), Failure> {
-    let mut claimed = Claimed { ours: HashSet::with_capacity(identities.len()), now: None };
+    let mut claimed = Claimed { ours: HashSet::new(), now: None };
     let mut blocks = HashMap::new();
     for row in ask(CLAIM_NEW, identities, keys).fetch_all(db).await? {
-        match row.try_get(0)? {
-            Some(event_id) => {
-                claimed.ours.insert(EventId(event_id));
-                claimed.now = Some(row.try_get::<jiff_sqlx::Timestamp, _>(1)?.to_jiff());
-            }
-            None => blocks.extend([blocked::block_in(&row)?]),
+        if row.try_get::<Option<&str>, _>("topic")?.is_some() {
+            blocks.extend([blocked::block_in(&row)?]);
+            continue;
         }
+        let ours: Option<Vec<Uuid>> = row.try_get(0)?;
+        claimed.ours = ours.into_iter().flatten().map(EventId).collect();
+        claimed.now = row.try_get::<Option<jiff_sqlx::Timestamp>, _>(1)?.map(|now| now.to_jiff());
     }
     let all_new = claimed.ours.len() == identities.len();
     Ok((claimed, all_new.then_some(blocks)))

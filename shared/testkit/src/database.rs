@@ -31,6 +31,27 @@ impl TestDatabase {
             .connect_lazy_with(admin.clone().database(&name));
         Ok(Self { url: format!("{server}/{name}"), pool, name, admin: admin.clone() })
     }
+
+    /// Fills tables by one statement and changes `table` by another one: how many of its rows were changed, and how many of
+    /// those changes needed no new index entry
+    /// ([heap-only tuples](https://www.postgresql.org/docs/current/storage-hot.html)).
+    pub async fn changed_and_heap_only(
+        &self,
+        table: &str,
+        fill: &'static str,
+        change: &'static str,
+    ) -> Result<(i64, i64)> {
+        sqlx::query(fill).execute(&self.pool).await.context("filling the tables")?;
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query(change).execute(&mut *transaction).await.context("changing the rows")?;
+        let counted =
+            sqlx::query_as("select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables where relname = $1")
+                .bind(table)
+                .fetch_one(&mut *transaction)
+                .await?;
+        transaction.commit().await?;
+        Ok(counted)
+    }
 }
 
 impl Drop for TestDatabase {
