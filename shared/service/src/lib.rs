@@ -9,6 +9,7 @@ pub mod config;
 pub mod db;
 pub mod health;
 pub mod http;
+pub mod messaging_config;
 pub mod metrics;
 pub mod operator;
 pub mod problem;
@@ -19,8 +20,9 @@ pub mod telemetry;
 pub mod trace;
 
 pub use config::ServiceConfig;
+pub use messaging_config::MessagingConfig;
 pub use metrics::Metrics;
 pub use problem::Problem;
-pub use runtime::{MessagingConfig, Runtime};
+pub use runtime::Runtime;
 pub use shutdown::Shutdown;
 pub use tasks::TaskSet;
