@@ -107,7 +107,7 @@ impl Settings {
             linger: Duration::ZERO,
             calls_per_lane: 128,
             call_timeout: Duration::from_secs(60),
-            queue_records: 2_000,
+            queue_records: 1_000,
             queue_bytes: 8 * 1024 * 1024,
             drain: Duration::from_secs(10),
             session_timeout: Duration::from_secs(45),
