@@ -107,6 +107,8 @@ pub struct Results {
     pub ablations_provenance: Option<Provenance>,
     /// In the order of [`crate::plan::ABLATIONS`].
     pub ablations: Vec<Option<EndToEnd>>,
+    /// Where and how it was killed.
+    pub recovery_provenance: Option<Provenance>,
     /// After SIGKILL.
     pub recovery: Option<Vec<Recovery>>,
     /// Where and how the soak was.
@@ -202,6 +204,7 @@ pub fn load(out: &Path) -> Result<Results> {
         counts: read(out, "counts", 0)?,
         ablations_provenance: read(out, "ablations-provenance", 0)?,
         ablations,
+        recovery_provenance: read(out, "recovery-provenance", 0)?,
         recovery: read(out, "recovery", 0)?,
         soak_provenance: read(out, "soak-provenance", 0)?,
         soak: read(out, "soak", 0)?,

@@ -12,7 +12,7 @@ use crate::measure::histogram::Percentiles;
 use crate::measure::postgres::Statement;
 use crate::measure::{CpuSeconds, Requests};
 use crate::plan::ABLATIONS;
-use crate::scenarios::{Drain, EndToEnd, Latency};
+use crate::scenarios::{Drain, EndToEnd, Latency, Recovery};
 
 /// What `bench smoke` prints.
 pub fn smoke(whole: &EndToEnd, batched: &[Drain], single: &[Drain]) -> String {
@@ -335,12 +335,14 @@ fn soak(text: &mut String, results: &Results) {
 
 fn recovery(text: &mut String, results: &Results) {
     let Some(runs) = &results.recovery else { return };
+    let at = other_commit(results, results.recovery_provenance.as_ref());
     let _ = writeln!(
         text,
-        "## After SIGKILL\n\nAt 200 orders/s, started again at once.\n\n| killed | caught up after, s | longest silence, s |\n|---|---|---|"
+        "## After SIGKILL\n\nAt 200 orders/s, started again at once{at}.\n\n\
+         | killed | answers again after, s | caught up after, s | longest silence, s |\n|---|---|---|---|"
     );
-    for run in runs {
-        let _ = writeln!(text, "| {} | {:.1} | {:.1} |", run.killed, run.caught_up_secs, run.silence_secs);
+    for Recovery { killed, away_secs, caught_up_secs, silence_secs, .. } in runs {
+        let _ = writeln!(text, "| {killed} | {away_secs:.1} | {caught_up_secs:.1} | {silence_secs:.1} |");
     }
     text.push('\n');
 }

@@ -20,6 +20,8 @@ const RATE: f64 = 200.0;
 pub struct Recovery {
     /// What was killed, and started again at once.
     pub killed: String,
+    /// From SIGKILL until it answered again, in seconds: its own start, which no consumer can shorten.
+    pub away_secs: f64,
     /// From SIGKILL until as many orders were final as had been placed by then, in seconds.
     pub caught_up_secs: f64,
     /// The longest time in which no order became final, in seconds.
@@ -65,9 +67,9 @@ async fn one(servers: &mut Servers, size: Size, seed: u64, victim: Victim) -> Re
                 servers.kafka.start_again().await?;
             }
         }
-        anyhow::Ok(at)
+        anyhow::Ok((at, Timestamp::now()))
     };
-    let (placed, killed_at) = tokio::try_join!(load, kill)?;
+    let (placed, (killed_at, back_at)) = tokio::try_join!(load, kill)?;
     all_taken(&placed, orders)?;
     until_at_rest(&suite).await?;
     let mut ends: Vec<Timestamp> =
@@ -80,6 +82,7 @@ async fn one(servers: &mut Servers, size: Size, seed: u64, victim: Victim) -> Re
     suite.finish().await?;
     Ok(Recovery {
         killed: if victim == Victim::Consumer { "payment-service".to_owned() } else { "the broker".to_owned() },
+        away_secs: seconds_between(killed_at, back_at),
         caught_up_secs: seconds_between(killed_at, *caught_up),
         silence_secs: silence,
         violations,
