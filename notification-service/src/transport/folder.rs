@@ -31,7 +31,7 @@ impl FolderTransport {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// Renamed without replacing what is there: half the work of a link, which leaves the draft's name to be removed.
+    /// A draft that is renamed without replacing what is there.
     fn write(&self, letter: &Letter) -> io::Result<()> {
         let readable = fs::Permissions::from_mode(0o666); // less the umask, like any file
         let mut draft = Builder::new().prefix(".").suffix(".draft").permissions(readable).tempfile_in(&self.folder)?;

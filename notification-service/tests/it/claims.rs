@@ -7,17 +7,26 @@ use anyhow::{Context as _, Result, ensure};
 use contracts::orders::OrderEvent;
 use contracts::{EventId, EventSet as _, OrderId};
 use messaging::arrival::Arrival;
-use messaging::{Delivered, Handler as _, Record};
+use messaging::{Delivered, Failure, Handler as _, Record};
 use notification_service::MIGRATOR;
-use notification_service::domain::{OnUnknown, Templates};
+use notification_service::domain::{Letter, OnUnknown, Templates};
 use notification_service::handlers::{Answer, NotificationHandler, Plan, Rules};
-use notification_service::transport::FolderTransport;
+use notification_service::transport::{FolderTransport, MailTransport};
 use sqlx::PgPool;
 use testkit::{Cluster, TestDatabase};
 
 use crate::events::{encoded, placed};
 
 type Handler = NotificationHandler<FolderTransport>;
+
+/// A mail server that never answers.
+struct Silent;
+
+impl MailTransport for Silent {
+    async fn send(&self, _: &Letter) -> Result<(), Failure> {
+        std::future::pending().await
+    }
+}
 
 struct Desk {
     database: TestDatabase,
@@ -33,6 +42,11 @@ impl Desk {
 
     /// A process's handler.
     fn handler(&self, lease: Duration) -> Result<Handler> {
+        self.handler_by(FolderTransport::create(self.folder.path())?, lease)
+    }
+
+    /// One that sends its mails by this transport.
+    fn handler_by<T: MailTransport>(&self, transport: T, lease: Duration) -> Result<NotificationHandler<T>> {
         let rules = Rules {
             templates: Templates::built_in()?,
             sender: "orders@example.com".parse()?,
@@ -40,7 +54,7 @@ impl Desk {
             timeout: Duration::from_millis(100),
             lease,
         };
-        Ok(NotificationHandler::new(FolderTransport::create(self.folder.path())?, rules, self.pool().clone()))
+        Ok(NotificationHandler::new(transport, rules, self.pool().clone()))
     }
 
     fn pool(&self) -> &PgPool {
@@ -114,7 +128,7 @@ async fn a_claim_that_was_dropped_before_its_call_makes_nothing_unknown() -> Res
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_cut_off_is_nobodys_to_repeat_until_its_lease_ends() -> Result<()> {
     let desk = Desk::open().await?;
-    let handler = desk.handler(LONG)?;
+    let handler = desk.handler_by(Silent, LONG)?;
     let events = orders(1)?;
     let plan = handler.plan(desk.pool(), &events).await?.pop().flatten().context("no plan")?;
     // Polled once, so that it has begun, and dropped: what a drain does at its bound.
