@@ -26,10 +26,8 @@ impl App {
     /// # Errors
     /// Where settings contradict each other or the address is taken.
     pub async fn build(start: Start<MessagingConfig>) -> anyhow::Result<Self> {
-        let Start { service, mut own, pool, shutdown } = start;
-        // Most orders are for the same few things: lanes side by side would wait for each other's rows of the stock.
-        own.lanes = own.lanes.or(Some(1));
-        let settings = own.settings(NAME, &service)?;
+        let Start { service, own, pool, shutdown } = start;
+        let settings = own.with_a_lane_for_each_core().settings(NAME, &service)?;
         let listener = TcpListener::bind(service.http_addr).await;
         let listener = listener.with_context(|| format!("can't listen on {}", service.http_addr))?;
         let mut runtime = Runtime::new(pool.clone(), settings, shutdown).operated_with(service.operator_token);

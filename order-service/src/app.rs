@@ -33,7 +33,7 @@ pub struct App {
 /// Where settings can't be used, or a part fails or does not stop in time.
 pub async fn serve(start: Start<OrderConfig>) -> anyhow::Result<()> {
     let messaging: MessagingConfig = config::load()?;
-    let settings = messaging.settings(SERVICE, &start.service)?;
+    let settings = messaging.with_a_lane_for_each_core().settings(SERVICE, &start.service)?;
     App::build(start, settings).await?.run().await
 }
 

@@ -1,5 +1,6 @@
 //! What a commit costs: the rows of one POST in one transaction.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,6 +10,7 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
 
 use super::rows;
+use crate::load::Turns;
 use crate::measure::Latencies;
 use crate::measure::histogram::Percentiles;
 use crate::rig::Servers;
@@ -56,18 +58,16 @@ async fn one_by_one(pool: &PgPool, statement: &'static str, seconds: usize) -> R
 }
 
 async fn paced(pool: &PgPool, statement: &'static str, rate: f64, seconds: usize) -> Result<Latencies> {
-    let begin = Instant::now();
     let mut workers = JoinSet::new();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let count = (rate * f64::from(u32::try_from(seconds)?)) as u32;
-    for worker in 0..u32::try_from(WORKERS)? {
-        let pool = pool.clone();
+    let count = (rate * f64::from(u32::try_from(seconds)?)) as usize;
+    let turns = Arc::new(Turns::paced(Instant::now(), rate, count));
+    for _ in 0..WORKERS {
+        let (pool, turns) = (pool.clone(), Arc::clone(&turns));
         workers.spawn(async move {
             let mut connection = pool.acquire().await?;
             let mut latencies = Latencies::new();
-            for number in (worker..count).step_by(WORKERS) {
-                let intended = begin + Duration::from_secs_f64(f64::from(number) / rate);
-                tokio::time::sleep_until(intended.into()).await;
+            while let Some(intended) = turns.next().await {
                 sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection).await?;
                 latencies.record(intended.elapsed());
             }

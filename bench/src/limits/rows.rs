@@ -1,11 +1,15 @@
 //! The suite's own rows, written by pgbench: in the suite's own tables (made by its migrations), with literals instead of
 //! anything to decide.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use sqlx::{Connection as _, PgConnection};
 
 use super::{RecordBytes, tools};
-use crate::rig::{Servers, Service, migrate};
+use crate::load::{Bodies, Mix, Skus};
+use crate::rig::{Servers, Service, migrate, stock_shelf};
 use crate::scenarios::Size;
 
 /// How many clients are tried; the best counts.
@@ -47,12 +51,15 @@ pub async fn measure(servers: &mut Servers, size: Size) -> Result<Pgbench> {
             .push((clients, pgbench(servers, &url, &format!("{};\n", post_statement()), clients, seconds).await?));
     }
     let url = fresh_database(servers, Service::Inventory).await?;
+    let mut connection = PgConnection::connect(&url).await?;
+    stock_shelf(&mut connection).await?;
+    connection.close().await?;
     let mut inventory_batched = Vec::new();
     for n in [1, 100, 500] {
-        let mut best: f64 = 0.0;
+        let (script, mut best) = (inventory_script(n)?, 0.0_f64);
         for clients in [1, 2, 4] {
             servers.settle().await?;
-            best = best.max(pgbench(servers, &url, &inventory_script(n), clients, seconds).await?);
+            best = best.max(pgbench(servers, &url, &script, clients, seconds).await?);
         }
         #[expect(clippy::cast_precision_loss, reason = "500 at the most")]
         inventory_batched.push((n, best * n as f64));
@@ -88,19 +95,37 @@ pub(super) fn post_statement() -> String {
     )
 }
 
-/// Claim, effect and outbox rows of `n` events, and one update of the shelf, in one transaction.
-fn inventory_script(n: usize) -> String {
-    format!(
+/// The SKUs of `n` orders as the load draws them: their rows of the shelf are what a batch of `n` changes.
+fn skus_of(n: usize) -> Result<BTreeSet<String>> {
+    #[derive(Deserialize)]
+    struct Order {
+        lines: Vec<Line>,
+    }
+    #[derive(Deserialize)]
+    struct Line {
+        sku: String,
+    }
+    let mut bodies = Bodies::new(1, Skus::Zipf, Mix::GOOD);
+    let orders = (0..n).map(|_| Ok(serde_json::from_slice::<Order>(&bodies.draw().1)?));
+    let orders = orders.collect::<Result<Vec<_>>>()?;
+    Ok(orders.into_iter().flat_map(|order| order.lines).map(|line| line.sku).collect())
+}
+
+/// Claim, effect and outbox rows of `n` events in one transaction: a reservation each, and the shelf's rows of their SKUs.
+fn inventory_script(n: usize) -> Result<String> {
+    let skus: Vec<String> = skus_of(n)?.into_iter().map(|sku| format!("'{sku}'")).collect();
+    Ok(format!(
         "begin;\n\
          insert into processed_events (day, event_id, outcome, attempt) \
             select current_date, uuidv7(), 'done', 1 from generate_series(1, {n}) on conflict do nothing;\n\
          insert into reservations (order_id, state, lines) \
             select uuidv7(), 'reserved', '{{\"B-0001\": 2}}' from generate_series(1, {n});\n\
-         update stock set reserved = reserved + 1, updated_at = now() where sku = 'SKU-' || (1 + {n} % 8);\n\
+         update stock set reserved = reserved + 1, updated_at = now() where sku in ({skus});\n\
          {outbox};\n\
          commit;\n",
+        skus = skus.join(", "),
         outbox = outbox_insert("inventory", n),
-    )
+    ))
 }
 
 /// Outbox rows of `n` events.
@@ -135,6 +160,13 @@ fn tps(said: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_larger_batch_changes_more_of_the_shelf_and_less_than_a_row_for_each_order() {
+        let count = |n| skus_of(n).expect("bodies are JSON").len();
+        assert_eq!(count(1), 1);
+        assert!((100..400).contains(&count(500)), "{}", count(500));
+    }
 
     #[test]
     fn the_rate_is_read() {

@@ -3,7 +3,9 @@
 mod bodies;
 mod client;
 mod open_loop;
+mod turns;
 
 pub use bodies::{Bodies, Mix, Skus};
 pub use client::Connection;
 pub use open_loop::{Pace, Placed, Run, run};
+pub use turns::Turns;

@@ -5,17 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
 
 use super::bodies::Bodies;
 use super::client::Connection;
+use super::turns::Turns;
 use crate::measure::Latencies;
 
 /// When orders are sent.
@@ -70,9 +69,7 @@ impl Placed {
 
 struct Shared {
     bodies: Mutex<Bodies>,
-    next: AtomicUsize,
-    orders: usize,
-    pace: Pace,
+    turns: Turns,
     begin: Instant,
     began: Timestamp,
 }
@@ -86,14 +83,12 @@ pub async fn run(run: Run<'_>) -> Result<Placed> {
     for _ in 0..run.connections {
         connections.push(Connection::open(run.address).await?);
     }
-    let shared = Arc::new(Shared {
-        bodies: Mutex::new(run.bodies),
-        next: AtomicUsize::new(0),
-        orders: run.orders,
-        pace: run.pace,
-        begin: Instant::now(),
-        began: Timestamp::now(),
-    });
+    let (begin, began) = (Instant::now(), Timestamp::now());
+    let turns = match run.pace {
+        Pace::PerSecond(rate) => Turns::paced(begin, rate, run.orders),
+        Pace::AsFastAsTaken => Turns::at_once(run.orders),
+    };
+    let shared = Arc::new(Shared { bodies: Mutex::new(run.bodies), turns, begin, began });
     let mut clients = JoinSet::new();
     for connection in connections {
         clients.spawn(client(connection, Arc::clone(&shared)));
@@ -141,17 +136,7 @@ async fn client(mut connection: Connection, shared: Arc<Shared>) -> Result<Place
         latencies: Latencies::new(),
         per_second: Vec::new(),
     };
-    loop {
-        let number = shared.next.fetch_add(1, Ordering::Relaxed);
-        if number >= shared.orders {
-            return Ok(placed);
-        }
-        let intended = match shared.pace {
-            #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit")]
-            Pace::PerSecond(rate) => shared.begin + Duration::from_secs_f64(number as f64 / rate),
-            Pace::AsFastAsTaken => Instant::now(),
-        };
-        sleep_until(intended.into()).await;
+    while let Some(intended) = shared.turns.next().await {
         let (key, body) = shared.bodies.lock().await.draw();
         let (status, answer) = connection.place(key, body).await?;
         let since = shared.begin.elapsed();
@@ -167,6 +152,7 @@ async fn client(mut connection: Connection, shared: Arc<Shared>) -> Result<Place
             placed.taken.push((order.order_id, shared.began + (intended - shared.begin)));
         }
     }
+    Ok(placed)
 }
 
 #[derive(serde::Deserialize)]

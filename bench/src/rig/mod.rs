@@ -5,4 +5,4 @@ mod suite;
 
 pub use ops::verify::Service;
 pub use servers::{CountStatements, Durability, Servers};
-pub use suite::{EXTRA_SKUS, Overrides, Suite, binary, migrate};
+pub use suite::{EXTRA_SKUS, Overrides, Suite, binary, migrate, stock_shelf};

@@ -10,6 +10,7 @@ use local_stack::{ServiceOptions, ServiceProcess, free_port};
 use messaging::topics::{self, TopicsFile};
 use ops::verify::places::DEFAULT_KEY_LIFETIME;
 use ops::verify::{MailSource, Places, Service};
+use sqlx::PgExecutor;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
 use super::Servers;
@@ -312,12 +313,20 @@ async fn stock_up(pools: &BTreeMap<Service, PgPool>) -> Result<()> {
     .bind(count)
     .execute(&pools[&Service::Order])
     .await?;
+    stock_shelf(&pools[&Service::Inventory]).await
+}
+
+/// Puts plenty of every extra SKU on inventory-service's shelf.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn stock_shelf(db: impl PgExecutor<'_>) -> Result<()> {
     sqlx::query(
         "insert into stock (sku, stock) \
          select 'B-' || lpad(n::text, 4, '0'), 1000000000 from generate_series(1, $1) n",
     )
-    .bind(count)
-    .execute(&pools[&Service::Inventory])
+    .bind(i64::try_from(EXTRA_SKUS)?)
+    .execute(db)
     .await?;
     Ok(())
 }

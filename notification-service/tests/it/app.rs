@@ -149,7 +149,7 @@ impl TestApp {
     pub async fn publish_as(&self, event: &OrderEvent, id: EventId) -> Result<()> {
         let (headers, value) = encoded(event, id);
         let headers: Vec<(&str, &[u8])> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or_default())).collect();
+            headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())).collect();
         let key = event.order_id().to_string();
         let topic = self.topics.name(topics::ORDERS);
         produce_raw(self.cluster.bootstrap(), &topic, Some(key.as_bytes()), &headers, Some(&value)).await?;

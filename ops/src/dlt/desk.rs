@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use contracts::Header;
 use jiff::Timestamp;
 use messaging::Record;
 use reqwest::{Client, StatusCode};
@@ -113,8 +114,8 @@ impl Sent {
     /// A record, with its value edited where that is given.
     pub fn of(record: &Record, edited: Option<&[u8]>) -> Self {
         let base64 = |bytes: &[u8]| STANDARD.encode(bytes);
-        let header = |(name, value): &(String, Option<Vec<u8>>)| SentHeader {
-            name: name.clone(),
+        let header = |(name, value): &Header| SentHeader {
+            name: name.to_string(),
             value: value.as_deref().map(base64),
         };
         Self {

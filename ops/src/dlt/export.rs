@@ -99,7 +99,7 @@ impl Line {
     /// The record, under its group's name, and its value where that was edited.
     fn into_record(self) -> Result<(Record, Option<Vec<u8>>)> {
         let bytes = |text: Option<String>| text.map(|text| STANDARD.decode(text)).transpose().context("no base64");
-        let headers = self.record.headers.into_iter().map(|header| Ok((header.name, bytes(header.value)?)));
+        let headers = self.record.headers.into_iter().map(|header| Ok((header.name.into(), bytes(header.value)?)));
         let value = bytes(self.record.value)?;
         let edited = match &self.value {
             value_now if *value_now == json_of(value.as_deref()) => None,

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn letter(group: &str, message: &str) -> Letter {
-        let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+        let text = |name: &'static str, value: &str| (name.into(), Some(value.as_bytes().to_vec()));
         let record = Record {
             topic: "g.dlt".into(),
             partition: 0,

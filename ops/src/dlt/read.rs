@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use contracts::envelope::header_name;
 use contracts::topics::dead_letter;
 use messaging::Record;
 use messaging::properties::Brokers;
@@ -174,7 +175,7 @@ impl Reader {
 
 fn record(message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+        headers.iter().map(|header| (header_name(header.key), header.value.map(<[u8]>::to_vec))).collect()
     });
     Record {
         topic: Arc::from(message.topic()),

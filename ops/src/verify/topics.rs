@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use contracts::envelope::header_name;
 use contracts::topics::dead_letter;
 use messaging::Record;
 use messaging::properties::Brokers;
@@ -341,7 +342,7 @@ impl<'a> Reader<'a> {
 /// A message, detached, without its value: nobody here looks into it.
 pub(crate) fn record(topic: &Topic, message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+        headers.iter().map(|header| (header_name(header.key), header.value.map(<[u8]>::to_vec))).collect()
     });
     Record {
         topic: Arc::clone(&topic.name),

@@ -212,7 +212,7 @@ impl TestApp {
         let (headers, value) = envelope::encode(event, id, "/test", Timestamp::now(), None, trace)?;
         let topic = self.topics.as_ref().context("with Kafka")?.name(E::TOPIC);
         let headers: Vec<(&str, &[u8])> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or_default())).collect();
+            headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())).collect();
         let key = event.order_id().to_string();
         produce_raw(Cluster::shared().await?.bootstrap(), &topic, Some(key.as_bytes()), &headers, Some(&value)).await?;
         Ok(())

@@ -149,7 +149,7 @@ impl TestApp {
         let trace = TraceParent::new_root();
         let (headers, value) = envelope::encode(event, id, "/order-service", Timestamp::now(), None, trace)?;
         let headers: Vec<(&str, &[u8])> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or_default())).collect();
+            headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())).collect();
         let key = event.order_id().to_string();
         let topic = self.topics.name(E::TOPIC);
         produce_raw(&self.bootstrap, &topic, Some(key.as_bytes()), &headers, Some(&value)).await?;

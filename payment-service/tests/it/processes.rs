@@ -68,7 +68,7 @@ impl Killable {
         let (id, trace) = (EventId::new(), TraceParent::new_root());
         let (headers, value) = envelope::encode(event, id, "/order-service", Timestamp::now(), None, trace)?;
         let headers: Vec<(&str, &[u8])> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or_default())).collect();
+            headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())).collect();
         let key = event.order_id().to_string();
         produce_raw(&self.bootstrap, &self.topics.name(E::TOPIC), Some(key.as_bytes()), &headers, Some(&value)).await?;
         Ok(())

@@ -4,6 +4,8 @@
 //! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>).
 //! Read in binary or structured mode.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -13,7 +15,10 @@ use crate::ids::EventId;
 use crate::trace::TraceParent;
 
 /// A Kafka header: a name and an optional value of any bytes.
-pub type Header = (String, Option<Vec<u8>>);
+pub type Header = (HeaderName, Option<Vec<u8>>);
+
+/// A header's name: one of the suite's own, which are constants, or any other.
+pub type HeaderName = Cow<'static, str>;
 
 /// Header names of the envelope.
 pub mod names {
@@ -37,6 +42,15 @@ pub mod names {
     pub const TRACEPARENT: &str = "traceparent";
     /// W3C Trace Context: what vendors add to it, passed on as it came.
     pub const TRACESTATE: &str = "tracestate";
+
+    /// All of them.
+    pub(super) const ALL: [&str; 10] =
+        [SPEC_VERSION, ID, SOURCE, TYPE, TIME, SUBJECT, CAUSATION_ID, CONTENT_TYPE, TRACEPARENT, TRACESTATE];
+}
+
+/// A record's header name, without a copy where it is one of the envelope's: nearly all are, nine to a record.
+pub fn header_name(name: &str) -> HeaderName {
+    names::ALL.into_iter().find(|known| *known == name).map_or_else(|| name.to_owned().into(), Cow::Borrowed)
 }
 
 /// The decoded attributes of an event.
@@ -73,8 +87,8 @@ pub fn encode<E: Event>(
     causation_id: Option<&str>,
     trace: TraceParent,
 ) -> Result<(Vec<Header>, Vec<u8>), serde_json::Error> {
-    let header = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
-    let mut headers = vec![
+    let header = |name: &'static str, value: String| (name.into(), Some(value.into_bytes()));
+    let mut headers: Vec<Header> = vec![
         header(names::SPEC_VERSION, "1.0".to_owned()),
         header(names::ID, id.to_string()),
         header(names::SOURCE, source.to_owned()),

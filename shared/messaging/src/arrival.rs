@@ -8,7 +8,7 @@ use contracts::envelope::{self, Envelope, Header, header_text};
 use contracts::{EventSet, TraceParent};
 use jiff::Timestamp;
 
-use crate::blocked::OrderKey;
+use crate::blocked::{OrderKey, OrderKeyRef};
 use crate::failure::Failure;
 use crate::handler::Delivered;
 use crate::identity::{Identity, id_headers};
@@ -165,7 +165,12 @@ impl<E: EventSet> Arrival<E> {
 
     /// The key under which order is kept: original topic and record key.
     pub fn order_key(&self) -> Option<OrderKey> {
-        Some((self.origin.topic.to_string(), self.record.key.clone()?))
+        self.order_key_ref().map(|(topic, key)| (topic.to_owned(), key.to_owned()))
+    }
+
+    /// The same without a copy.
+    pub fn order_key_ref(&self) -> Option<OrderKeyRef<'_>> {
+        Some((&self.origin.topic, self.record.key.as_deref()?))
     }
 
     /// A hash of the record's key, for the machine.
@@ -191,7 +196,7 @@ impl<E: EventSet> Arrival<E> {
     /// the inbox's key.
     pub fn copy_headers(&self) -> Vec<Header> {
         let mut headers = source_headers(&self.record.headers);
-        let text = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
+        let text = |name: &'static str, value: String| (name.into(), Some(value.into_bytes()));
         headers.push(text(names::ORIGINAL_TOPIC, self.origin.topic.to_string()));
         headers.push(text(names::ORIGINAL_PARTITION, self.origin.partition.to_string()));
         headers.push(text(names::ORIGINAL_OFFSET, self.origin.offset.to_string()));

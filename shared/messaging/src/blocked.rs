@@ -21,6 +21,9 @@ use crate::outbox::{decode_headers, encode_headers};
 /// A key under which order is kept: original topic and record key.
 pub type OrderKey = (String, Vec<u8>);
 
+/// The same, borrowed.
+pub type OrderKeyRef<'a> = (&'a str, &'a [u8]);
+
 /// Why a key's events are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {

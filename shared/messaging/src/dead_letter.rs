@@ -54,7 +54,7 @@ pub fn row<E: EventSet>(
     // The inbox's key stays in the copy's own headers (`inbox-*`), so that a redrive finds its row.
     let mut headers = crate::arrival::source_headers(&arrival.record.headers);
     headers.extend(arrival.identity.headers());
-    let mut text = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into_bytes())));
+    let mut text = |name: &'static str, value: String| headers.push((name.into(), Some(value.into_bytes())));
     text(names::REASON, reason.as_str().to_owned());
     text(names::ERROR_CLASS, failure.class.clone());
     text(names::ERROR_MESSAGE, message.clone());
@@ -70,9 +70,9 @@ pub fn row<E: EventSet>(
     text("kafka_dlt-original-consumer-group", group);
     text("kafka_dlt-exception-fqcn", failure.class.clone());
     text("kafka_dlt-exception-message", message);
-    headers.push(("kafka_dlt-original-partition".to_owned(), Some(origin.partition.to_be_bytes().to_vec())));
-    headers.push(("kafka_dlt-original-offset".to_owned(), Some(origin.offset.to_be_bytes().to_vec())));
-    headers.push(("kafka_dlt-original-timestamp".to_owned(), Some(origin.timestamp_ms.to_be_bytes().to_vec())));
+    headers.push(("kafka_dlt-original-partition".into(), Some(origin.partition.to_be_bytes().to_vec())));
+    headers.push(("kafka_dlt-original-offset".into(), Some(origin.offset.to_be_bytes().to_vec())));
+    headers.push(("kafka_dlt-original-timestamp".into(), Some(origin.timestamp_ms.to_be_bytes().to_vec())));
     let record = &arrival.record;
     Row::copy(topics::dead_letter(&settings.service), record.key.clone(), headers, record.value.clone())
 }

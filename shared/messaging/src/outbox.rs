@@ -63,7 +63,7 @@ impl OutgoingEvent {
     #[must_use]
     pub fn with_trace_state(mut self, state: Option<&str>) -> Self {
         if let (Some(state), Ok((headers, _))) = (state, &mut self.encoded) {
-            headers.push((envelope::names::TRACESTATE.to_owned(), Some(state.as_bytes().to_vec())));
+            headers.push((envelope::names::TRACESTATE.into(), Some(state.as_bytes().to_vec())));
         }
         self
     }
@@ -252,7 +252,7 @@ impl Outgoing {
         }
         let cause = header_text(headers, envelope::names::CAUSATION_ID);
         if let Some(state) = cause.and_then(|cause| self.trace_states.get(cause)) {
-            headers.push((envelope::names::TRACESTATE.to_owned(), Some(state.clone().into_bytes())));
+            headers.push((envelope::names::TRACESTATE.into(), Some(state.clone().into_bytes())));
         }
     }
 
@@ -342,7 +342,7 @@ pub fn decode_headers(mut bytes: &[u8]) -> Option<Vec<Header>> {
         let (len, rest) = bytes.split_first_chunk::<2>()?;
         let (name, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
         let (len, rest) = rest.split_first_chunk::<4>()?;
-        let name = String::from_utf8(name.to_vec()).ok()?;
+        let name = envelope::header_name(std::str::from_utf8(name).ok()?);
         let len = u32::from_be_bytes(*len);
         if len == u32::MAX {
             headers.push((name, None));
@@ -367,6 +367,7 @@ mod tests {
         fn headers_survive_the_outbox_byte_for_byte(
             headers in proptest::collection::vec((".{0,20}", proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40))), 0..8)
         ) {
+            let headers: Vec<Header> = headers.into_iter().map(|(name, value)| (name.into(), value)).collect();
             prop_assert_eq!(decode_headers(&encode_headers(&headers)), Some(headers));
         }
 

@@ -89,7 +89,7 @@ pub fn row<E: EventSet>(
 ) -> Result<Row, Failure> {
     match verdict {
         Verdict::Retry { tier, due } => {
-            let text = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
+            let text = |name: &'static str, value: String| (name.into(), Some(value.into_bytes()));
             let first = arrival.origin.first_failed_at.unwrap_or(now);
             let mut headers = arrival.copy_headers();
             headers.push(text(names::ATTEMPT, (arrival.attempt.saturating_add(1)).to_string()));
@@ -106,7 +106,7 @@ pub fn row<E: EventSet>(
 
 /// A row that tells the group to go on with a key's held events.
 pub fn release_step(settings: &Settings, topic: &str, key: &[u8]) -> Result<Row, Failure> {
-    let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+    let text = |name: &'static str, value: &str| (name.into(), Some(value.as_bytes().to_vec()));
     let headers = vec![text(names::STEP, "release"), text(names::ORIGINAL_TOPIC, topic)];
     Row::copy(topics::retry(&settings.service, 0), Some(key.to_vec()), headers, Some(b"{}".to_vec()))
 }

@@ -9,7 +9,7 @@ use contracts::EventId;
 use sqlx::{PgConnection, PgPool, Row as _};
 use uuid::Uuid;
 
-use crate::blocked::{self, Block, OrderKey, blocks_of_keys};
+use crate::blocked::{self, Block, OrderKey, OrderKeyRef, blocks_of_keys};
 use crate::failure::Failure;
 #[cfg(feature = "fault-injection")]
 use crate::fault::{self, Guard};
@@ -48,7 +48,7 @@ const LOOK: &str = concat!(
 pub async fn claim_new(
     db: &mut PgConnection,
     identities: &[Identity],
-    keys: &BTreeSet<OrderKey>,
+    keys: &BTreeSet<OrderKeyRef<'_>>,
 ) -> Result<(Claimed, Option<HashMap<OrderKey, Block>>), Failure> {
     let mut claimed = Claimed { ours: HashSet::new(), now: None };
     let mut blocks = HashMap::new();
@@ -70,7 +70,7 @@ pub async fn claim_new(
 pub async fn look(
     db: &PgPool,
     identities: &[Identity],
-    keys: &BTreeSet<OrderKey>,
+    keys: &BTreeSet<OrderKeyRef<'_>>,
 ) -> Result<(HashSet<EventId>, HashMap<OrderKey, Block>), Failure> {
     let (mut known, mut blocks) = (HashSet::new(), HashMap::new());
     for row in ask(LOOK, identities, keys).fetch_all(db).await? {
@@ -88,8 +88,8 @@ pub async fn look(
 
 type Query = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-fn ask(statement: &'static str, identities: &[Identity], keys: &BTreeSet<OrderKey>) -> Query {
+fn ask(statement: &'static str, identities: &[Identity], keys: &BTreeSet<OrderKeyRef<'_>>) -> Query {
     let (days, ids) = inbox::columns(identities.iter().copied());
-    let (topics, keys): (Vec<String>, Vec<Vec<u8>>) = keys.iter().cloned().unzip();
+    let (topics, keys): (Vec<&str>, Vec<&[u8]>) = keys.iter().copied().unzip();
     sqlx::query(statement).bind(days).bind(ids).bind(topics).bind(keys)
 }

@@ -52,7 +52,7 @@ pub struct MessagingConfig {
     #[serde(default)]
     pub statement_events: Option<usize>,
     /// `LANES`: how many lanes work side by side, each with a transaction of its own (default: half as many as there are
-    /// cores, and never more than partitions; inventory-service: one, because its lanes would wait for each other's stock).
+    /// cores, in order- and inventory-service, which call nobody outside, as many; never more than partitions).
     #[serde(default)]
     pub lanes: Option<usize>,
     /// `LINGER_MS`: how long a lane waits for more where it has only what nobody waits for: mails, captures, what becomes of a
@@ -95,6 +95,15 @@ pub struct MessagingConfig {
 }
 
 impl MessagingConfig {
+    /// A lane for each core, where `LANES` does not say otherwise: for a service that calls nobody outside. While the
+    /// transaction of one lane is the database's, nothing else of that lane can go on, so a backlog is worked off faster
+    /// by two.
+    #[must_use]
+    pub fn with_a_lane_for_each_core(mut self) -> Self {
+        self.lanes = self.lanes.or_else(cores);
+        self
+    }
+
     /// The settings of `name`'s messaging, checked against each other and against the declared topics.
     ///
     /// # Errors
@@ -162,7 +171,11 @@ fn invalid(variable: &str, reason: impl std::fmt::Display) -> ConfigError {
 /// Half as many lanes as cores: more would make more and smaller transactions out of the same events, and whoever else is
 /// on the machine, the database and the broker first of all, has work of its own.
 fn lanes_for_these_cores() -> Option<usize> {
-    std::thread::available_parallelism().ok().map(|cores| (cores.get() / 2).max(1))
+    cores().map(|cores| (cores / 2).max(1))
+}
+
+fn cores() -> Option<usize> {
+    std::thread::available_parallelism().ok().map(std::num::NonZero::get)
 }
 
 fn set<T>(field: &mut T, value: Option<T>) {

@@ -98,9 +98,9 @@ fn a_record_that_is_no_event_is_undecodable() {
     undecodable(decode(&headers(&[("ce_type", "t")]), None), "no value");
     undecodable(decode(&[], Some(b"{}")), "ce_type is missing");
     undecodable(decode(&headers(&[("ce_type", "")]), Some(b"{}")), "ce_type is missing");
-    let not_text: Vec<Header> = vec![("ce_type".to_owned(), Some(vec![0xff, 0xfe]))];
+    let not_text: Vec<Header> = vec![("ce_type".into(), Some(vec![0xff, 0xfe]))];
     undecodable(decode(&not_text, Some(b"{}")), "ce_type is missing");
-    undecodable(decode(&[("ce_type".to_owned(), None)], Some(b"{}")), "ce_type is missing");
+    undecodable(decode(&[("ce_type".into(), None)], Some(b"{}")), "ce_type is missing");
 }
 
 #[test]

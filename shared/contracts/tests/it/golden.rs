@@ -39,7 +39,7 @@ impl Golden {
     }
 
     fn headers(&self) -> Vec<Header> {
-        self.headers.iter().map(|(name, value)| (name.clone(), Some(value.clone().into_bytes()))).collect()
+        self.headers.iter().map(|(name, value)| (name.clone().into(), Some(value.clone().into_bytes()))).collect()
     }
 
     fn event_type(&self) -> &str {
@@ -100,7 +100,7 @@ fn means<E: Event + PartialEq + std::fmt::Debug>(file: &str, event: &E) {
         encode(event, id, &envelope.source, time, envelope.causation_id.as_deref(), trace).expect("it can be written");
     let written: BTreeMap<String, String> = headers
         .into_iter()
-        .map(|(name, value)| (name, String::from_utf8(value.expect("a value")).expect("UTF-8")))
+        .map(|(name, value)| (name.into_owned(), String::from_utf8(value.expect("a value")).expect("UTF-8")))
         .collect();
     assert_eq!(written, golden.headers, "{file}");
     assert_eq!(serde_json::from_slice::<Value>(&value).expect("JSON"), golden.json(), "{file}");

@@ -104,6 +104,7 @@ proptest! {
         ),
         value in any::<Option<Vec<u8>>>(),
     ) {
+        let pairs: Vec<Header> = pairs.into_iter().map(|(name, value)| (name.into(), value)).collect();
         if let Ok((envelope, data)) = decode(&pairs, value.as_deref()) {
             let _ = OrderEvent::decode(&envelope.event_type, data);
             let _ = PaymentEvent::decode(&envelope.event_type, data);

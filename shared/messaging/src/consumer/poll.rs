@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use contracts::EventSet;
+use contracts::envelope::header_name;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
@@ -140,7 +141,7 @@ impl<E: EventSet> Context<E> {
         let entry = &self.topics[index];
         let tp = Tp { topic: u16::try_from(index).unwrap_or(u16::MAX), partition: message.partition() };
         let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+            headers.iter().map(|header| (header_name(header.key), header.value.map(<[u8]>::to_vec))).collect()
         });
         let record = Record {
             topic: Arc::clone(&entry.logical),

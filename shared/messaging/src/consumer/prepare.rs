@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use super::in_place;
 use super::status::ConsumerStatus;
 use crate::arrival::Body;
-use crate::blocked::OrderKey;
 use crate::crash_point;
 use crate::failure::{Failure, FailureKind};
 #[cfg(feature = "fault-injection")]
@@ -116,13 +115,15 @@ async fn plan_events<H: Handler>(
         return Ok(plans);
     }
     let fresh: Vec<_> = tasks.iter().filter(|task| !task.arrival.comeback).map(|task| task.arrival.identity).collect();
-    let keys: BTreeSet<OrderKey> = tasks.iter().filter_map(|task| task.arrival.order_key()).collect();
+    let keys: BTreeSet<_> = tasks.iter().filter_map(|task| task.arrival.order_key_ref()).collect();
     let (known, blocks) = standing::look(&transactor.db, &fresh, &keys).await?;
     let mut asked: Vec<(usize, Arc<Delivered<H::Event>>)> = Vec::new();
     for (index, task) in tasks.iter().enumerate() {
         let arrival = &task.arrival;
         let duplicate = !arrival.comeback && known.contains(&arrival.identity.event_id);
-        let block = arrival.order_key().and_then(|key| blocks.get(&key));
+        // Hardly ever is any key blocked: then none is copied to be looked for.
+        let key = if blocks.is_empty() { None } else { arrival.order_key() };
+        let block = key.and_then(|key| blocks.get(&key));
         let behind_another = block.is_some_and(|block| block.head != arrival.identity.event_id);
         #[cfg(feature = "fault-injection")]
         let behind_another = behind_another && !fault::removed(Guard::HeldKey);

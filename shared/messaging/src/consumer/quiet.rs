@@ -25,7 +25,7 @@ use crate::machine::Tp;
 use crate::settings::Settings;
 
 /// The shortest delay of a tier that may rest: time for a look, and for the fetches before its answer and after it to end
-/// (librdkafka's `fetch.wait.max.ms`, 500 at most for each). Where both last that long, a retry is 200 ms late.
+/// (`fetch.wait.max.ms`, 50 for each).
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The time from an answer to the next look.

@@ -126,6 +126,6 @@ pub(super) fn new_identity(now: jiff::Timestamp) -> Identity {
         .unwrap_or_else(|| Identity { day: now.to_zoned(jiff::tz::TimeZone::UTC).date(), event_id })
 }
 
-fn text(name: &str, value: String) -> Header {
-    (name.to_owned(), Some(value.into_bytes()))
+fn text(name: &'static str, value: String) -> Header {
+    (name.into(), Some(value.into_bytes()))
 }

@@ -139,7 +139,7 @@ impl<H: Handler> Transactor<H> {
         let first_time = first_time && !fault::removed(Guard::InboxClaim);
         if first_time && self.settings.statement_events.is_none() {
             let identities: Vec<_> = chosen.iter().map(|task| task.arrival.identity).collect();
-            let keys = chosen.iter().filter_map(|task| task.arrival.order_key()).collect();
+            let keys = chosen.iter().filter_map(|task| task.arrival.order_key_ref()).collect();
             return standing::claim_new(db, &identities, &keys).await;
         }
         let claims: Vec<Claim> = chosen.iter().map(|task| claim_of(&task.arrival)).collect();
@@ -159,10 +159,11 @@ impl<H: Handler> Transactor<H> {
         let mut blocked_here: HashSet<OrderKey> = HashSet::new();
         for task in owned {
             let arrival = &*task.arrival;
-            let key = arrival.order_key();
-            let behind_another = key.as_ref().is_some_and(|key| {
-                let block = blocks.get(key).filter(|block| block.head != arrival.identity.event_id);
-                block.is_some() || blocked_here.contains(key)
+            // Hardly ever is any key blocked: then none is copied to be looked for.
+            let key = if blocks.is_empty() && blocked_here.is_empty() { None } else { arrival.order_key() };
+            let behind_another = key.is_some_and(|key| {
+                let block = blocks.get(&key).filter(|block| block.head != arrival.identity.event_id);
+                block.is_some() || blocked_here.contains(&key)
             });
             #[cfg(feature = "fault-injection")]
             let behind_another = behind_another && !fault::removed(Guard::HeldKey);
@@ -171,7 +172,7 @@ impl<H: Handler> Transactor<H> {
             } else if let Some(failure) = self.failure_of(task, known_failures, now) {
                 let verdict = retry::decide(&self.settings, &failure, Failing::of(arrival, now), rand::random());
                 if self.blocks_its_key(verdict) {
-                    blocked_here.extend(key);
+                    blocked_here.extend(arrival.order_key());
                 }
                 sorted.failed.push((arrival, failure, verdict));
                 sorted.verdicts.push((task.id, verdict));
@@ -411,9 +412,9 @@ async fn lock_blocks<E: EventSet, A>(
 fn held_copy<E: EventSet>(arrival: &Arrival<E>) -> Option<Held> {
     let mut headers = arrival.copy_headers();
     headers.extend(trace::first_attempt(arrival));
-    headers.push((names::ATTEMPT.to_owned(), Some(arrival.attempt.to_string().into_bytes())));
+    headers.push((names::ATTEMPT.into(), Some(arrival.attempt.to_string().into_bytes())));
     if let Some(first) = arrival.origin.first_failed_at {
-        headers.push((names::FIRST_FAILED_AT.to_owned(), Some(first.to_string().into_bytes())));
+        headers.push((names::FIRST_FAILED_AT.into(), Some(first.to_string().into_bytes())));
     }
     Some(Held {
         id: 0,

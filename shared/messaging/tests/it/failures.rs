@@ -13,9 +13,9 @@ async fn poison_goes_to_the_dead_letters_untouched_and_its_neighbours_are_applie
     rig.publish(&before).await?;
     let poison: &[u8] = b"{\"order_id\": \xff not json";
     let headers = vec![
-        ("ce_specversion".to_owned(), Some(b"1.0".to_vec())),
-        ("ce_type".to_owned(), Some(b"order.placed.v1".to_vec())),
-        ("x-foreign".to_owned(), Some(vec![0, 159, 146, 150])),
+        ("ce_specversion".into(), Some(b"1.0".to_vec())),
+        ("ce_type".into(), Some(b"order.placed.v1".to_vec())),
+        ("x-foreign".into(), Some(vec![0, 159, 146, 150])),
     ];
     let (partition, offset) = rig.publish_raw("poison", &headers, poison).await?;
     rig.publish(&after).await?;
@@ -40,7 +40,7 @@ async fn poison_goes_to_the_dead_letters_untouched_and_its_neighbours_are_applie
 async fn a_version_that_is_not_known_is_dead_lettered_and_a_foreign_type_skipped() -> Result<()> {
     let rig = Rig::new(&[200]).await?;
     let headers = |event_type: &str| {
-        let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+        let text = |name: &'static str, value: &str| (name.into(), Some(value.as_bytes().to_vec()));
         vec![text("ce_specversion", "1.0"), text("ce_type", event_type), text("ce_id", &EventId::new().to_string())]
     };
     rig.publish_raw("k", &headers("order.placed.v9"), b"{}").await?;

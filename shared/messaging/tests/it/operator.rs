@@ -99,7 +99,7 @@ impl Desk {
         let records = self.rig.wait_records("ledger.dlt", count).await?;
         let letter = |record: testkit::Record| DeadLetter {
             key: record.key,
-            headers: record.headers,
+            headers: record.headers.into_iter().map(|(name, value)| (name.into(), value)).collect(),
             value: record.payload,
             edited: None,
         };
@@ -166,7 +166,7 @@ fn header<'a>(letter: &'a DeadLetter, name: &str) -> Option<&'a str> {
 fn set(letter: &DeadLetter, name: &str, value: Option<&str>) -> DeadLetter {
     let mut letter = letter.clone();
     letter.headers.retain(|(other, _)| other != name);
-    letter.headers.extend(value.map(|value| (name.to_owned(), Some(value.as_bytes().to_vec()))));
+    letter.headers.extend(value.map(|value| (name.to_owned().into(), Some(value.as_bytes().to_vec()))));
     letter
 }
 

@@ -204,11 +204,11 @@ impl Rig {
     pub async fn publish_raw(
         &self,
         key: &str,
-        headers: &[(String, Option<Vec<u8>>)],
+        headers: &[envelope::Header],
         value: &[u8],
     ) -> Result<(i32, i64)> {
         let headers: Vec<(&str, &[u8])> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or_default())).collect();
+            headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())).collect();
         produce_raw(&self.bootstrap, &self.topics.name("orders"), Some(key.as_bytes()), &headers, Some(value)).await
     }
 

@@ -111,7 +111,7 @@ impl RecordBody {
         let bytes = |bytes: Option<Bytes>| bytes.map(|Bytes(bytes)| bytes);
         DeadLetter {
             key: bytes(self.key),
-            headers: self.headers.into_iter().map(|header| (header.name, bytes(header.value))).collect(),
+            headers: self.headers.into_iter().map(|header| (header.name.into(), bytes(header.value))).collect(),
             value: bytes(self.value),
             edited: bytes(self.edited_value),
         }

@@ -109,7 +109,7 @@ impl Running {
         let (headers, value) =
             envelope::encode(&event, EventId::new(), "/test", Timestamp::now(), None, TraceParent::new_root())?;
         let headers: Vec<(&str, &[u8])> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or_default())).collect();
+            headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())).collect();
         let (topic, key) = (self.topics.name(StockReserved::TOPIC), event.order_id.to_string());
         produce_raw(&self.bootstrap, &topic, Some(key.as_bytes()), &headers, Some(&value)).await?;
         Ok(())

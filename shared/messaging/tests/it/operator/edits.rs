@@ -85,7 +85,7 @@ async fn an_edit_that_can_not_be_read_or_contradicts_what_was_done_is_refused() 
 async fn what_could_not_be_read_can_be_mended_by_hand() -> Result<()> {
     let (desk, order) = (Desk::new(&[50]).await?, OrderId::new());
     let instance = desk.start();
-    let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+    let text = |name: &'static str, value: &str| (name.into(), Some(value.as_bytes().to_vec()));
     let headers = [text("ce_specversion", "1.0"), text("ce_type", "order.placed.v1"), text("ce_id", "no-uuid")];
     desk.rig.publish_raw(&order.to_string(), &headers, b"{\"order_id\": broken").await?;
     let letter = only(desk.letters(1).await?)?;
