@@ -114,10 +114,8 @@ impl Sent {
     /// A record, with its value edited where that is given.
     pub fn of(record: &Record, edited: Option<&[u8]>) -> Self {
         let base64 = |bytes: &[u8]| STANDARD.encode(bytes);
-        let header = |(name, value): &Header| SentHeader {
-            name: name.to_string(),
-            value: value.as_deref().map(base64),
-        };
+        let header =
+            |(name, value): &Header| SentHeader { name: name.to_string(), value: value.as_deref().map(base64) };
         Self {
             key: record.key.as_deref().map(base64),
             headers: record.headers.iter().map(header).collect(),

@@ -201,12 +201,7 @@ impl Rig {
         self.publish_raw(&event.order_id().to_string(), &headers, &value).await
     }
 
-    pub async fn publish_raw(
-        &self,
-        key: &str,
-        headers: &[envelope::Header],
-        value: &[u8],
-    ) -> Result<(i32, i64)> {
+    pub async fn publish_raw(&self, key: &str, headers: &[envelope::Header], value: &[u8]) -> Result<(i32, i64)> {
         let headers: Vec<(&str, &[u8])> =
             headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())).collect();
         produce_raw(&self.bootstrap, &self.topics.name("orders"), Some(key.as_bytes()), &headers, Some(value)).await
