@@ -57,6 +57,7 @@ pub struct Limits {
 /// # Errors
 /// When a tool is missing, or anything fails.
 pub async fn measure(servers: &mut Servers, size: Size, half_load: f64) -> Result<Limits> {
+    servers.forget_databases().await?;
     let flush = flush::measure(servers.folder()).await?;
     let commits = commit::measure(servers, size, half_load).await?;
     let broker = broker::measure(servers, size).await?;

@@ -3,7 +3,7 @@
 //! A request whose turn comes while every connection is busy is sent late, and its latency still counts from when it
 //! should have been sent: a stalled service is charged for everyone who would have come meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use super::bodies::Bodies;
+use super::bodies::{Bodies, is_failing};
 use super::client::Connection;
 use super::turns::Turns;
 use crate::measure::Latencies;
@@ -51,6 +51,8 @@ pub struct Placed {
     pub took: Duration,
     /// Orders that were taken (202), by the moment each was intended, in the order of sending.
     pub taken: Vec<(uuid::Uuid, Timestamp)>,
+    /// Those of them whose first call fails ([`super::Mix::fails_once`]).
+    pub failing: HashSet<uuid::Uuid>,
     /// Answers by status.
     pub statuses: BTreeMap<u16, usize>,
     /// From intended time to answer.
@@ -97,6 +99,7 @@ pub async fn run(run: Run<'_>) -> Result<Placed> {
         started: shared.began,
         took: Duration::ZERO,
         taken: Vec::with_capacity(run.orders),
+        failing: HashSet::new(),
         statuses: BTreeMap::new(),
         latencies: Latencies::new(),
         per_second: Vec::new(),
@@ -113,6 +116,7 @@ pub async fn run(run: Run<'_>) -> Result<Placed> {
 impl Placed {
     fn add(&mut self, other: Self) -> Result<()> {
         self.taken.extend(other.taken);
+        self.failing.extend(other.failing);
         self.latencies.add(&other.latencies)?;
         for (status, count) in other.statuses {
             *self.statuses.entry(status).or_default() += count;
@@ -132,12 +136,14 @@ async fn client(mut connection: Connection, shared: Arc<Shared>) -> Result<Place
         started: shared.began,
         took: Duration::ZERO,
         taken: Vec::new(),
+        failing: HashSet::new(),
         statuses: BTreeMap::new(),
         latencies: Latencies::new(),
         per_second: Vec::new(),
     };
     while let Some(intended) = shared.turns.next().await {
         let (key, body) = shared.bodies.lock().await.draw();
+        let fails = is_failing(&body);
         let (status, answer) = connection.place(key, body).await?;
         let since = shared.begin.elapsed();
         placed.latencies.record(shared.begin + since - intended);
@@ -149,6 +155,9 @@ async fn client(mut connection: Connection, shared: Arc<Shared>) -> Result<Place
         placed.per_second[second] += 1;
         if status.as_u16() == 202 {
             let order: Accepted = serde_json::from_slice(&answer).context("a 202 without an order")?;
+            if fails {
+                placed.failing.insert(order.order_id);
+            }
             placed.taken.push((order.order_id, shared.began + (intended - shared.begin)));
         }
     }

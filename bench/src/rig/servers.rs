@@ -90,6 +90,21 @@ impl Servers {
         format!("b{}", self.made)
     }
 
+    /// Drops the databases of earlier scenarios: autovacuum would go on working on them, and the next one would pay for it.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn forget_databases(&self) -> Result<()> {
+        let earlier = "select datname::text from pg_database where datname ~ '^b[0-9]+(_|$)'";
+        let names: Vec<String> = sqlx::query_scalar(earlier).fetch_all(&self.admin).await?;
+        for name in names {
+            // A name that this program gave: letters, digits and underscores.
+            let statement = format!("drop database {name} with (force)");
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.admin).await?;
+        }
+        Ok(())
+    }
+
     /// Where files of this run go.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()

@@ -78,11 +78,13 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Makes fresh databases and topics, with [`EXTRA_SKUS`], and starts the gateway; no service runs yet.
+    /// Makes fresh databases and topics, with [`EXTRA_SKUS`], in place of those of the suite before it, and starts the gateway;
+    /// no service runs yet.
     ///
     /// # Errors
     /// When a program is not built, or a server refuses.
     pub async fn prepare(servers: &mut Servers, overrides: Overrides) -> Result<Self> {
+        servers.forget_databases().await?;
         let name = servers.fresh_name();
         let bootstrap = servers.kafka.bootstrap();
         let wanted = topics::Overrides { partitions: overrides.partitions, replication: None };
@@ -104,7 +106,12 @@ impl Suite {
             name: "sandbox-gateway".to_owned(),
             program: overrides.program("sandbox-gateway")?,
             arguments: vec!["serve".to_owned()],
-            environment: vec![("HTTP_ADDR".to_owned(), gateway_address.clone()), ("RUST_LOG".into(), "warn".into())],
+            environment: vec![
+                ("HTTP_ADDR".to_owned(), gateway_address.clone()),
+                ("RUST_LOG".into(), "warn".into()),
+                // Two entries for each order: a soak has more than fit by default, and the breaker would wait for ever.
+                ("LEDGER_CAPACITY".into(), "10000000".into()),
+            ],
             log_file: folder.join("sandbox-gateway.log"),
         })?;
         gateway.wait_ready(&format!("http://{gateway_address}/readyz"), BOUND).await?;
