@@ -40,10 +40,17 @@ impl Mix {
 /// The test token with which the gateway answers 500 to the first call.
 const FAILS_ONCE: &str = "tok_fail_1";
 
-/// Whether the first call for the order of this body fails.
-pub(super) fn is_failing(body: &[u8]) -> bool {
-    let ending = format!(r#""{FAILS_ONCE}"}}"#);
-    body.ends_with(ending.as_bytes())
+/// An order to be sent.
+#[derive(Debug)]
+pub struct Drawn {
+    /// Its idempotency key.
+    pub key: Uuid,
+    /// The request's body.
+    pub body: Vec<u8>,
+    /// What it is for.
+    pub sku: String,
+    /// Whether its first call fails ([`Mix::fails_once`]).
+    pub fails_once: bool,
 }
 
 /// Makes request bodies.
@@ -62,8 +69,8 @@ impl Bodies {
         Self { random: SmallRng::seed_from_u64(seed), skus, zipf, mix }
     }
 
-    /// The next idempotency key and body.
-    pub fn draw(&mut self) -> (Uuid, Vec<u8>) {
+    /// The next order.
+    pub fn draw(&mut self) -> Drawn {
         let kind = self.random.random_range(0..1_000);
         let Mix { declined, out_of_stock, capture_refused, fails_once } = self.mix;
         let bounds = [declined, out_of_stock, capture_refused, fails_once];
@@ -84,7 +91,7 @@ impl Bodies {
             r#"{{"customer":{{"email":"customer-{customer}@example.com"}},"lines":[{{"sku":"{sku}","quantity":{quantity}}}],"payment_method":"{token}"}}"#
         );
         let key = uuid::Builder::from_random_bytes(self.random.random()).into_uuid();
-        (key, body.into_bytes())
+        Drawn { key, body: body.into_bytes(), sku, fails_once: token == FAILS_ONCE }
     }
 
     fn sku(&mut self) -> String {
@@ -131,7 +138,7 @@ mod tests {
 
     fn texts(seed: u64, skus: Skus, mix: Mix, count: usize) -> Vec<String> {
         let mut bodies = Bodies::new(seed, skus, mix);
-        (0..count).map(|_| String::from_utf8(bodies.draw().1).expect("it is JSON")).collect()
+        (0..count).map(|_| String::from_utf8(bodies.draw().body).expect("it is JSON")).collect()
     }
 
     #[test]
@@ -151,7 +158,10 @@ mod tests {
 
     #[test]
     fn orders_whose_first_call_fails_are_told_from_the_others() {
-        let fails = |mix| texts(1, Skus::Uniform, mix, 1_000).iter().filter(|text| is_failing(text.as_bytes())).count();
+        let fails = |mix| {
+            let mut bodies = Bodies::new(1, Skus::Uniform, mix);
+            (0..1_000).filter(|_| bodies.draw().fails_once).count()
+        };
         assert_eq!(fails(Mix::SHOP), 0);
         assert!((5..20).contains(&fails(Mix { fails_once: 10, ..Mix::GOOD })));
     }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use super::bodies::{Bodies, is_failing};
+use super::bodies::{Bodies, Drawn};
 use super::client::Connection;
 use super::turns::Turns;
 use crate::measure::Latencies;
@@ -142,8 +142,7 @@ async fn client(mut connection: Connection, shared: Arc<Shared>) -> Result<Place
         per_second: Vec::new(),
     };
     while let Some(intended) = shared.turns.next().await {
-        let (key, body) = shared.bodies.lock().await.draw();
-        let fails = is_failing(&body);
+        let Drawn { key, body, fails_once, .. } = shared.bodies.lock().await.draw();
         let (status, answer) = connection.place(key, body).await?;
         let since = shared.begin.elapsed();
         placed.latencies.record(shared.begin + since - intended);
@@ -155,7 +154,7 @@ async fn client(mut connection: Connection, shared: Arc<Shared>) -> Result<Place
         placed.per_second[second] += 1;
         if status.as_u16() == 202 {
             let order: Accepted = serde_json::from_slice(&answer).context("a 202 without an order")?;
-            if fails {
+            if fails_once {
                 placed.failing.insert(order.order_id);
             }
             placed.taken.push((order.order_id, shared.began + (intended - shared.begin)));
