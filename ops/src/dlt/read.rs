@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use contracts::envelope::header_name;
 use contracts::topics::dead_letter;
 use messaging::Record;
 use messaging::properties::Brokers;
 use messaging::topics::watermarks;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Letters;
@@ -156,7 +155,7 @@ impl Reader {
                         continue;
                     };
                     if message.offset() < high {
-                        each(record(&message));
+                        each(Record::detached(Arc::from(message.topic()), &message));
                     }
                     if message.offset() + 1 >= high {
                         unread.remove(&message.partition());
@@ -170,20 +169,5 @@ impl Reader {
             }
         }
         Ok(())
-    }
-}
-
-fn record(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header_name(header.key), header.value.map(<[u8]>::to_vec))).collect()
-    });
-    Record {
-        topic: Arc::from(message.topic()),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key().map(<[u8]>::to_vec),
-        headers,
-        value: message.payload().map(<[u8]>::to_vec),
     }
 }

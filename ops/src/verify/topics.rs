@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use contracts::envelope::header_name;
 use contracts::topics::dead_letter;
 use messaging::Record;
 use messaging::properties::Brokers;
 use messaging::topics::watermarks;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::facts::{self, Offsets, Word};
@@ -341,18 +340,7 @@ impl<'a> Reader<'a> {
 
 /// A message, detached, without its value: nobody here looks into it.
 pub(crate) fn record(topic: &Topic, message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header_name(header.key), header.value.map(<[u8]>::to_vec))).collect()
-    });
-    Record {
-        topic: Arc::clone(&topic.name),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key().map(<[u8]>::to_vec),
-        headers,
-        value: None,
-    }
+    Record::without_value(Arc::clone(&topic.name), message)
 }
 
 /// A consumer that reads and leaves no trace.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use contracts::Header;
-use contracts::envelope::header_text;
+use contracts::envelope::{header_name, header_text};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 
 /// One Kafka record. `topic` is the logical name, without the installation's prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,27 @@ pub struct Record {
 }
 
 impl Record {
+    /// A message of this logical topic, detached.
+    pub fn detached(topic: Arc<str>, message: &BorrowedMessage<'_>) -> Self {
+        Self { value: message.payload().map(<[u8]>::to_vec), ..Self::without_value(topic, message) }
+    }
+
+    /// The same without its value, for who does not look into it.
+    pub fn without_value(topic: Arc<str>, message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().map_or_else(Vec::new, |headers| {
+            headers.iter().map(|header| (header_name(header.key), header.value.map(<[u8]>::to_vec))).collect()
+        });
+        Self {
+            topic,
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+            key: message.key().map(<[u8]>::to_vec),
+            headers,
+            value: None,
+        }
+    }
+
     /// The first header of that name, as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         header_text(&self.headers, name)

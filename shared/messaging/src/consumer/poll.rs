@@ -12,9 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use contracts::EventSet;
-use contracts::envelope::header_name;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -140,18 +139,7 @@ impl<E: EventSet> Context<E> {
         };
         let entry = &self.topics[index];
         let tp = Tp { topic: u16::try_from(index).unwrap_or(u16::MAX), partition: message.partition() };
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers.iter().map(|header| (header_name(header.key), header.value.map(<[u8]>::to_vec))).collect()
-        });
-        let record = Record {
-            topic: Arc::clone(&entry.logical),
-            partition: message.partition(),
-            offset: message.offset(),
-            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-            key: message.key().map(<[u8]>::to_vec),
-            headers,
-            value: message.payload().map(<[u8]>::to_vec),
-        };
+        let record = Record::detached(Arc::clone(&entry.logical), message);
         self.collected().push((tp, Arrival::read(record, entry.own_tier)));
     }
 
