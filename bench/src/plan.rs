@@ -13,12 +13,13 @@ use crate::scenarios::{Size, drain, end_to_end, latency, post, recovery, soak};
 
 /// What is switched off, one at a time, to see what it is worth: (name in the table, settings). First nothing, beside the
 /// others: an hour ago is another machine.
-pub const ABLATIONS: [(&str, &[(&str, &str)]); 6] = [
+pub const ABLATIONS: [(&str, &[(&str, &str)]); 7] = [
     ("as it is", &[]),
     ("batch size 1", &[("BATCH_MAX", "1")]),
     ("no group commit", &[("ORDER_GROUP_MAX", "1")]),
     ("one partition, so one lane", &[("PARTITIONS", "1")]),
     ("a relay that polls every 50 ms", &[("RELAY_WAKE", "false"), ("RELAY_POLL_MS", "50")]),
+    ("decided under locks only", &[("OPTIMISTIC_EVENTS", "0")]),
     ("single-row SQL", &[("STATEMENT_EVENTS", "1")]),
 ];
 

@@ -5,15 +5,14 @@
 pub mod reservations;
 pub mod stock;
 
-use messaging::{Failure, FailureKind};
-use sqlx::PgConnection;
+use messaging::{Failure, Write};
 use sqlx::types::Json;
 
 use crate::domain::Warehouse;
 
-/// Writes what was decided, as one statement: new reservations, what became of others, and the stock. All but the new
-/// rows are locked. A conflict where another transaction was first with an order: nothing was decided on its row.
-pub async fn save(db: &mut PgConnection, warehouse: &Warehouse) -> Result<(), Failure> {
+/// Writes what was decided, as one statement: new reservations, what became of others, and the stock. Valid where those that
+/// are new were not there and the others are as they were.
+pub fn save(warehouse: &Warehouse) -> Write {
     let Warehouse { stock, reservations } = warehouse;
     let (mut new, mut new_states, mut new_lines) = (Vec::new(), Vec::new(), Vec::new());
     for (order, reservation) in reservations.new_rows() {
@@ -21,50 +20,55 @@ pub async fn save(db: &mut PgConnection, warehouse: &Warehouse) -> Result<(), Fa
         new_states.push(reservation.state.as_str());
         new_lines.push(Json(&reservation.lines));
     }
-    let (mut moved, mut moved_states) = (Vec::new(), Vec::new());
-    for (order, reservation) in reservations.changed_rows() {
+    let (mut moved, mut moved_from, mut moved_to) = (Vec::new(), Vec::new(), Vec::new());
+    for (order, before, after) in reservations.changed_rows() {
         moved.push(order.uuid());
-        moved_states.push(reservation.state.as_str());
+        moved_from.push(before.state.as_str());
+        moved_to.push(after.state.as_str());
     }
     let (mut skus, mut reserved, mut sold) = (Vec::new(), Vec::new(), Vec::new());
-    for (sku, level) in stock.changed_rows() {
+    let (mut was_stock, mut was_reserved, mut was_sold) = (Vec::new(), Vec::new(), Vec::new());
+    for (sku, before, after) in stock.changed_rows() {
         skus.push(sku.as_str());
-        reserved.push(level.reserved());
-        sold.push(level.sold());
+        reserved.push(after.reserved());
+        sold.push(after.sold());
+        was_stock.push(before.stock());
+        was_reserved.push(before.reserved());
+        was_sold.push(before.sold());
     }
-    if new.is_empty() && moved.is_empty() && skus.is_empty() {
-        return Ok(());
-    }
-    let expected = i64::try_from(new.len()).unwrap_or(i64::MAX);
     // A reservation's lines never change: a second placement with others is refused.
-    let inserted: i64 = sqlx::query_scalar(
-        "with inserted as (
+    Write::new(
+        "inserted as (
              insert into reservations (order_id, state, lines)
              select * from unnest($1::uuid[], $2::text[], $3::jsonb[]) on conflict (order_id) do nothing returning 1
          ), moved as (
              update reservations t set state = r.state, updated_at = now()
-             from unnest($4::uuid[], $5::text[]) as r (order_id, state) where t.order_id = r.order_id
+             from unnest($4::uuid[], $5::text[], $6::text[]) as r (order_id, was, state)
+             where t.order_id = r.order_id and t.state = r.was returning 1
          ), stocked as (
              update stock s set reserved = r.reserved, sold = r.sold, updated_at = now()
-             from unnest($6::text[], $7::bigint[], $8::bigint[]) as r (sku, reserved, sold) where s.sku = r.sku
-         )
-         select count(*) from inserted",
+             from unnest($7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[])
+                  as r (sku, reserved, sold, was_stock, was_reserved, was_sold)
+             where s.sku = r.sku and s.stock = r.was_stock and s.reserved = r.was_reserved and s.sold = r.was_sold
+             returning 1
+         ), valid as (
+             select (select count(*) from inserted) = cardinality($1::uuid[])
+                    and (select count(*) from moved) = cardinality($4::uuid[])
+                    and (select count(*) from stocked) = cardinality($7::text[]) as ok
+         )",
     )
     .bind(new)
     .bind(new_states)
     .bind(new_lines)
     .bind(moved)
-    .bind(moved_states)
+    .bind(moved_from)
+    .bind(moved_to)
     .bind(skus)
     .bind(reserved)
     .bind(sold)
-    .fetch_one(db)
-    .await?;
-    if inserted == expected {
-        Ok(())
-    } else {
-        Err(Failure::of(FailureKind::Conflict, "reservations.raced", "another transaction was first with an order"))
-    }
+    .bind(was_stock)
+    .bind(was_reserved)
+    .bind(was_sold)
 }
 
 /// A value that this program never wrote.

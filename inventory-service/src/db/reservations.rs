@@ -26,6 +26,31 @@ pub async fn lock(db: &mut PgConnection, orders: &BTreeSet<OrderId>) -> Result<T
     Ok(Tracked::read(known.collect::<Result<Vec<_>, Failure>>()?))
 }
 
+/// The reservations of these orders as they are now, and the database's clock.
+pub async fn look_at(
+    db: impl PgExecutor<'_>,
+    orders: &BTreeSet<OrderId>,
+) -> Result<(Tracked<OrderId, Reservation>, Timestamp), Failure> {
+    let order_ids: Vec<Uuid> = orders.iter().map(|order| order.uuid()).collect();
+    // One row at least, for the clock.
+    let rows = sqlx::query(
+        "select clock_timestamp() as now, r.order_id, r.state, r.lines \
+         from (select) as one left join reservations r on r.order_id = any($1)",
+    )
+    .bind(order_ids)
+    .fetch_all(db)
+    .await?;
+    let mut now = Timestamp::MAX;
+    let mut known = Vec::with_capacity(rows.len());
+    for row in &rows {
+        now = now.min(row.try_get::<jiff_sqlx::Timestamp, _>("now")?.to_jiff());
+        if let Some(order_id) = row.try_get("order_id")? {
+            known.push((OrderId(order_id), reservation(row)?));
+        }
+    }
+    Ok((Tracked::read(known), now))
+}
+
 /// A reservation, and when it last changed, for people.
 pub async fn find(db: impl PgExecutor<'_>, order_id: OrderId) -> Result<Option<(Reservation, Timestamp)>, Failure> {
     let row = sqlx::query("select state, lines, updated_at from reservations where order_id = $1")

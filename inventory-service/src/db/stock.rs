@@ -13,14 +13,24 @@ use crate::domain::{Level, Tracked};
 
 /// Locks and reads the stock of these SKUs, in SKU order. Unknown ones are left out.
 pub async fn lock(db: &mut PgConnection, skus: &BTreeSet<Sku>) -> Result<Tracked<Sku, Level>, Failure> {
+    levels(db, skus, "select sku, stock, reserved, sold from stock where sku = any($1) order by sku for update").await
+}
+
+/// The stock of these SKUs as it is now. Unknown ones are left out.
+pub async fn look_at(db: impl PgExecutor<'_>, skus: &BTreeSet<Sku>) -> Result<Tracked<Sku, Level>, Failure> {
+    levels(db, skus, "select sku, stock, reserved, sold from stock where sku = any($1)").await
+}
+
+async fn levels(
+    db: impl PgExecutor<'_>,
+    skus: &BTreeSet<Sku>,
+    statement: &'static str,
+) -> Result<Tracked<Sku, Level>, Failure> {
     if skus.is_empty() {
         return Ok(Tracked::read([]));
     }
     let names: Vec<&str> = skus.iter().map(Sku::as_str).collect();
-    let rows = sqlx::query("select sku, stock, reserved, sold from stock where sku = any($1) order by sku for update")
-        .bind(names)
-        .fetch_all(db)
-        .await?;
+    let rows = sqlx::query(statement).bind(names).fetch_all(db).await?;
     let levels = rows.iter().map(|row| Ok((sku(row)?, level(row)?))).collect::<Result<Vec<_>, Failure>>()?;
     Ok(Tracked::read(levels))
 }

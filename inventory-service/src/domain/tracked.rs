@@ -41,8 +41,19 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Tracked<K, V> {
         self.after.iter().filter(|(key, _)| !self.before.contains_key(key))
     }
 
-    /// The rows that were there and are different now, sorted by key.
-    pub fn changed_rows(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.after.iter().filter(|(key, value)| self.before.get(key).is_some_and(|before| before != *value))
+    /// The rows that were there and are different now, sorted by key: as they were, and as they are to be.
+    pub fn changed_rows(&self) -> impl Iterator<Item = (&K, &V, &V)> {
+        let pairs = self.after.iter().filter_map(|(key, after)| Some((key, self.before.get(key)?, after)));
+        pairs.filter(|(_, before, after)| before != after)
+    }
+
+    /// How many rows were there.
+    pub fn found(&self) -> usize {
+        self.before.len()
+    }
+
+    /// Whether every row that was there is different now.
+    pub fn all_changed(&self) -> bool {
+        self.changed_rows().count() == self.found()
     }
 }

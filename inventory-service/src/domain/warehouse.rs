@@ -47,6 +47,13 @@ pub struct Warehouse {
 }
 
 impl Warehouse {
+    /// Whether nothing was changed.
+    pub fn is_unchanged(&self) -> bool {
+        self.reservations.new_rows().next().is_none()
+            && self.reservations.changed_rows().next().is_none()
+            && self.stock.changed_rows().next().is_none()
+    }
+
     /// Carries out one event; what there is to tell comes back. A refused event has changed nothing.
     pub fn decide(&mut self, event: &OrderEvent) -> Result<Option<StockEvent>, Refusal> {
         let order_id = event.order_id();

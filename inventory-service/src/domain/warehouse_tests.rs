@@ -104,9 +104,10 @@ impl Tables {
         let mut warehouse = Warehouse { stock, reservations };
         let answers = batch.iter().map(|event| Ok(warehouse.decide(event)?.map(told))).collect();
         assert_eq!(warehouse.stock.new_rows().count(), 0, "an event invents no SKU");
-        let stock = warehouse.stock.changed_rows().map(|(sku, level)| (sku.clone(), *level));
+        let stock = warehouse.stock.changed_rows().map(|(sku, _, level)| (sku.clone(), *level));
         self.stock.extend(stock);
-        let reservations = warehouse.reservations.new_rows().chain(warehouse.reservations.changed_rows());
+        let changed = warehouse.reservations.changed_rows().map(|(order, _, reservation)| (order, reservation));
+        let reservations = warehouse.reservations.new_rows().chain(changed);
         self.reservations.extend(reservations.map(|(order, reservation)| (*order, reservation.clone())));
         answers
     }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use contracts::inventory::StockEvent;
 use contracts::orders::OrderEvent;
-use messaging::{Batch, Delivered, Edit, Failure, Handler, OutgoingEvent};
+use messaging::{Batch, Delivered, Edit, Failure, Handler, Item, Outgoing, OutgoingEvent, Proposal};
 use sqlx::PgConnection;
 
 use crate::db;
@@ -19,6 +19,7 @@ impl Handler for InventoryHandler {
     type Event = OrderEvent;
     type Plan = Infallible;
     type Answer = Infallible;
+    const PROPOSES: bool = true;
 
     /// The customer waits for the reservation only.
     fn lingers(&self, event: &OrderEvent) -> bool {
@@ -38,16 +39,26 @@ impl Handler for InventoryHandler {
         let skus = touched_skus(&reservations, items.iter().map(|item| &item.event));
         let stock = db::stock::lock(db, &skus).await?;
         let mut warehouse = Warehouse { stock, reservations };
-        for item in items {
-            match warehouse.decide(&item.event) {
-                Ok(Some(event)) => {
-                    out.emit(followed_by(item, &event))?;
-                }
-                Ok(None) => {}
-                Err(refusal) => out.fail(item.event_id, refused(refusal)),
-            }
-        }
-        db::save(db, &warehouse).await
+        decide(&mut warehouse, items, out)?;
+        if warehouse.is_unchanged() { Ok(()) } else { db::save(&warehouse).execute(db).await }
+    }
+
+    async fn propose(
+        &self,
+        db: &mut PgConnection,
+        items: &[&Item<OrderEvent, Infallible>],
+        out: &mut Outgoing,
+    ) -> Result<Option<Proposal>, Failure> {
+        let orders: BTreeSet<_> = items.iter().map(|item| item.order_id()).collect();
+        let (reservations, now) = db::reservations::look_at(&mut *db, &orders).await?;
+        let skus = touched_skus(&reservations, items.iter().map(|item| &item.event));
+        let stock = db::stock::look_at(db, &skus).await?;
+        let mut warehouse = Warehouse { stock, reservations };
+        decide(&mut warehouse, items, out)?;
+        // What is not written is not validated: a refusal for want of stock, for one, is decided under the stock's lock.
+        let Warehouse { stock, reservations } = &warehouse;
+        let validated = reservations.all_changed() && stock.all_changed() && stock.found() == skus.len();
+        Ok(validated.then(|| Proposal { now, write: db::save(&warehouse) }))
     }
 
     async fn contradiction(
@@ -59,6 +70,23 @@ impl Handler for InventoryHandler {
         let reservations = db::reservations::lock(db, &BTreeSet::from([order_id])).await?;
         Ok(domain::contradiction(reservations.get(&order_id), &edit.after.event))
     }
+}
+
+fn decide(
+    warehouse: &mut Warehouse,
+    items: &[&Item<OrderEvent, Infallible>],
+    out: &mut Outgoing,
+) -> Result<(), Failure> {
+    for item in items {
+        match warehouse.decide(&item.event) {
+            Ok(Some(event)) => {
+                out.emit(followed_by(item, &event))?;
+            }
+            Ok(None) => {}
+            Err(refusal) => out.fail(item.event_id, refused(refusal)),
+        }
+    }
+    Ok(())
 }
 
 fn followed_by(cause: &Delivered<OrderEvent>, event: &StockEvent) -> OutgoingEvent {

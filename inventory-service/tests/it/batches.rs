@@ -55,7 +55,11 @@ impl Shop {
         sqlx::raw_sql("delete from stock; insert into stock (sku, stock) values ('A', 7), ('B', 3), ('C', 1000)")
             .execute(&database.pool)
             .await?;
-        let settings = Settings { statement_events, ..Settings::new(inventory_service::NAME, "nowhere:9092") };
+        let settings = Settings {
+            statement_events,
+            optimistic_events: 500,
+            ..Settings::new(inventory_service::NAME, "nowhere:9092")
+        };
         let settings = Arc::new(settings);
         inbox::maintain(&database.pool, settings.inbox_days).await?;
         let transactor = Arc::new(Transactor::new(Arc::new(InventoryHandler), database.pool.clone(), settings));
@@ -221,11 +225,15 @@ async fn lanes_side_by_side_on_hot_skus_neither_oversell_nor_deadlock() -> Resul
     .execute(&shop.database.pool)
     .await?;
     let db = PgPool::connect(&shop.database.url).await?;
-    let settings = Arc::new(Settings::new(inventory_service::NAME, "nowhere:9092"));
-    let transactor = Arc::new(Transactor::new(Arc::new(InventoryHandler), db, settings));
+    let transactor = |optimistic_events| {
+        let settings = Settings { optimistic_events, ..Settings::new(inventory_service::NAME, "nowhere:9092") };
+        Arc::new(Transactor::new(Arc::new(InventoryHandler), db.clone(), Arc::new(settings)))
+    };
+    let (optimistic, under_locks) = (transactor(500), transactor(0));
     let mut lanes: JoinSet<Result<()>> = JoinSet::new();
     for lane in 0..4_i32 {
-        let transactor = Arc::clone(&transactor);
+        // Both kinds meet on the same rows.
+        let transactor = Arc::clone(if lane % 2 == 0 { &optimistic } else { &under_locks });
         lanes.spawn(async move {
             let mut offset = 0;
             for _ in 0..12 {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use contracts::OrderId;
-use messaging::{Failure, FailureKind};
+use jiff::Timestamp;
+use messaging::{Failure, FailureKind, Write};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgExecutor, Row as _};
 use uuid::Uuid;
@@ -192,6 +193,36 @@ pub async fn release(db: impl PgExecutor<'_>, ended: &[Ended]) -> Result<(), Fai
     Ok(())
 }
 
+/// The state of these deliveries as it is now, and the database's clock.
+pub async fn look_at(
+    db: impl PgExecutor<'_>,
+    keys: &BTreeSet<Key>,
+) -> Result<(BTreeMap<Key, State>, Timestamp), Failure> {
+    let (orders, templates) = columns(keys);
+    // One row at least, for the clock.
+    let rows = sqlx::query(
+        "select clock_timestamp() as now, d.order_id, d.template, d.state \
+         from (select) as one left join (unnest($1::uuid[], $2::text[]) as k (order_id, template) \
+              join deliveries d on d.order_id = k.order_id and d.template = k.template) on true",
+    )
+    .bind(orders)
+    .bind(templates)
+    .fetch_all(db)
+    .await?;
+    let mut now = Timestamp::MAX;
+    let mut known = BTreeMap::new();
+    for row in &rows {
+        now = now.min(row.try_get::<jiff_sqlx::Timestamp, _>("now")?.to_jiff());
+        if let Some(order_id) = row.try_get("order_id")? {
+            let (template, state): (String, String) = (row.try_get("template")?, row.try_get("state")?);
+            let template = Template::parse(&template).ok_or_else(|| foreign("deliveries.template", &template))?;
+            let state = State::parse(&state).ok_or_else(|| foreign("deliveries.state", &state))?;
+            known.insert((OrderId(order_id), template), state);
+        }
+    }
+    Ok((known, now))
+}
+
 /// How a delivery ends.
 #[derive(Debug, Clone)]
 pub struct Ending {
@@ -203,6 +234,22 @@ pub struct Ending {
     pub reason: Option<&'static str>,
     /// RFC 5322 Message-ID of the mail.
     pub message_id: String,
+}
+
+/// Writes how deliveries end that are being sent. Valid where all of them still are.
+pub fn end_sending(endings: &[Ending]) -> Write {
+    Write::new(
+        "ended as ( \
+             update deliveries d set state = e.state, reason = e.reason, in_doubt = d.in_doubt or e.state = 'unknown', \
+                    owner = null, lease_until = null, updated_at = now() \
+             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) as e (order_id, template, state, reason) \
+             where d.order_id = e.order_id and d.template = e.template and d.state = 'sending' returning 1 \
+         ), valid as (select (select count(*) from ended) = cardinality($1::uuid[]) as ok)",
+    )
+    .bind(endings.iter().map(|ending| ending.key.0.uuid()).collect::<Vec<_>>())
+    .bind(endings.iter().map(|ending| ending.key.1.as_str()).collect::<Vec<_>>())
+    .bind(endings.iter().map(|ending| ending.state.as_str()).collect::<Vec<_>>())
+    .bind(endings.iter().map(|ending| ending.reason).collect::<Vec<_>>())
 }
 
 /// Writes how deliveries end, sorted by key, as one statement; one that was never claimed gets its row here.

@@ -14,7 +14,9 @@ use contracts::notifications::{NotificationFailed, NotificationSent};
 use contracts::orders::OrderEvent;
 use lettre::message::Mailbox;
 use messaging::trace::Call;
-use messaging::{Batch, Calls, Delivered, Edit, Failed, Failure, Fate, Handler, Outgoing, OutgoingEvent};
+use messaging::{
+    Batch, Calls, Delivered, Edit, Failed, Failure, Fate, Handler, Item, Outgoing, OutgoingEvent, Proposal,
+};
 use sqlx::{PgConnection, PgPool};
 
 use crate::db::deliveries::{self, Ending, Key};
@@ -127,6 +129,32 @@ impl<T: MailTransport> NotificationHandler<T> {
         }
     }
 
+    /// How deliveries end whose events were answered, given their states.
+    fn endings(
+        &self,
+        answered: Answered<'_>,
+        state_of: impl Fn(&Key) -> Option<State>,
+        out: &mut Outgoing,
+    ) -> Result<Vec<Ending>, Failure> {
+        let mut endings = Vec::with_capacity(answered.len());
+        for (key, (delivered, answer)) in answered {
+            match (answer, state_of(&key)) {
+                (Answer::Sent, Some(State::Sent)) => {}
+                (Answer::Sent, _) => {
+                    let ending = self.ending(key, State::Sent, None);
+                    out.emit(sent(delivered, &ending))?;
+                    endings.push(ending);
+                }
+                (Answer::Unknown, Some(State::Sent | State::Unknown | State::Failed)) => {}
+                (Answer::Unknown, _) => {
+                    out.emit(failed(delivered, key, "unknown"))?;
+                    endings.push(self.ending(key, State::Unknown, Some("unknown")));
+                }
+            }
+        }
+        Ok(endings)
+    }
+
     fn ending(&self, key: Key, state: State, reason: Option<&'static str>) -> Ending {
         Ending { key, state, reason, message_id: key.1.message_id(key.0, &self.rules.sender) }
     }
@@ -137,6 +165,7 @@ impl<T: MailTransport> Handler for NotificationHandler<T> {
     type Plan = Plan;
     type Answer = Answer;
     const CALLS: Calls = Calls::BeforeTransaction;
+    const PROPOSES: bool = true;
 
     /// Claims, for all these events at once, what is to be sent.
     async fn plan(&self, _db: &PgPool, events: &[Arc<Delivered<OrderEvent>>]) -> Result<Vec<Option<Plan>>, Failure> {
@@ -167,27 +196,26 @@ impl<T: MailTransport> Handler for NotificationHandler<T> {
 
     async fn apply(&self, batch: &mut Batch<'_, OrderEvent, Answer>) -> Result<(), Failure> {
         let (db, items, out) = batch.parts();
-        let answered: BTreeMap<Key, _> =
-            items.iter().filter_map(|item| Some((key_of(&item.delivered), (&item.delivered, item.answer?)))).collect();
+        let answered = answered(items);
         let known = locked(db, &answered).await?;
-        let mut endings = Vec::new();
-        for (key, (delivered, answer)) in answered {
-            let state = known.get(&key).map(|delivery| delivery.state);
-            match (answer, state) {
-                (Answer::Sent, Some(State::Sent)) => {}
-                (Answer::Sent, _) => {
-                    let ending = self.ending(key, State::Sent, None);
-                    out.emit(sent(delivered, &ending))?;
-                    endings.push(ending);
-                }
-                (Answer::Unknown, Some(State::Sent | State::Unknown | State::Failed)) => {}
-                (Answer::Unknown, _) => {
-                    out.emit(failed(delivered, key, "unknown"))?;
-                    endings.push(self.ending(key, State::Unknown, Some("unknown")));
-                }
-            }
-        }
+        let endings = self.endings(answered, |key| known.get(key).map(|delivery| delivery.state), out)?;
         deliveries::end(db, &endings).await
+    }
+
+    async fn propose(
+        &self,
+        db: &mut PgConnection,
+        items: &[&Item<OrderEvent, Answer>],
+        out: &mut Outgoing,
+    ) -> Result<Option<Proposal>, Failure> {
+        let answered = answered(items);
+        let (known, now) = deliveries::look_at(db, &answered.keys().copied().collect()).await?;
+        // What it would not write, it could not validate.
+        if answered.keys().any(|key| known.get(key) != Some(&State::Sending)) {
+            return Ok(None);
+        }
+        let endings = self.endings(answered, |key| known.get(key).copied(), out)?;
+        Ok(Some(Proposal { now, write: deliveries::end_sending(&endings) }))
     }
 
     async fn on_failed(
@@ -221,6 +249,15 @@ impl<T: MailTransport> Handler for NotificationHandler<T> {
         let known = deliveries::lock(db, &BTreeSet::from([key])).await?;
         Ok(known.get(&key).and_then(|known| known.delivery.contradiction()).map(|what| format!("{} {what}", key.1)))
     }
+}
+
+/// The events that were answered, by their deliveries.
+type Answered<'a> = BTreeMap<Key, (&'a Delivered<OrderEvent>, Answer)>;
+
+fn answered<'a>(items: &[&'a Item<OrderEvent, Answer>]) -> Answered<'a> {
+    let answered =
+        |item: &&'a Item<OrderEvent, Answer>| Some((key_of(&item.delivered), (&*item.delivered, item.answer?)));
+    items.iter().filter_map(answered).collect()
 }
 
 async fn locked<V>(db: &mut PgConnection, wanted: &BTreeMap<Key, V>) -> Result<BTreeMap<Key, Delivery>, Failure> {

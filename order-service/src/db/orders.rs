@@ -6,6 +6,7 @@ use contracts::orders::{CancelReason, Customer, OrderLine};
 use contracts::{Currency, EventId, Money, OrderId, TraceParent};
 use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::{Timestamp as SqlTimestamp, ToSqlx as _};
+use messaging::Write;
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::Error as ValueError;
@@ -111,6 +112,27 @@ pub async fn lock_all(db: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashM
     rows.into_iter().map(|row| row.order().map(|order| (order.id, order))).collect()
 }
 
+/// These orders as they are now, and the database's clock.
+pub async fn look_at(db: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<(HashMap<OrderId, Order>, Timestamp)> {
+    #[derive(FromRow)]
+    struct Seen {
+        now: SqlTimestamp,
+        #[sqlx(flatten)]
+        saga: SagaRow,
+    }
+    let rows: Vec<Seen> = sqlx::query_as(
+        "select clock_timestamp() as now, order_id, trace_id, trace_sampled, total_minor, currency, state::text,
+                cancel_reason, payment::text, stock::text, customer_email, customer_phone
+         from orders where order_id = any($1)",
+    )
+    .bind(ids)
+    .fetch_all(db)
+    .await?;
+    let now = rows.iter().map(|row| row.now.to_jiff()).min().unwrap_or_default();
+    let orders = rows.into_iter().map(|row| row.saga.order().map(|order| (order.id, order)));
+    Ok((orders.collect::<sqlx::Result<_>>()?, now))
+}
+
 /// Which of these orders exist.
 pub async fn existing(db: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashSet<OrderId>> {
     let found: Vec<(Uuid,)> =
@@ -118,36 +140,51 @@ pub async fn existing(db: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashS
     Ok(found.into_iter().map(|(id,)| OrderId(id)).collect())
 }
 
-/// Saves the sagas of orders that are locked and appends to timelines, in this order, as one statement. An entry that is
-/// there already stays as it is.
-pub async fn save(db: &mut PgConnection, orders: &[&Order], entries: &[Entry], now: Timestamp) -> sqlx::Result<()> {
-    if orders.is_empty() && entries.is_empty() {
-        return Ok(());
-    }
-    let reason = |order: &&Order| match order.saga.state {
+/// An order with another saga than it was read with.
+#[derive(Debug, Clone, Copy)]
+pub struct Changed<'a> {
+    /// The order as it is to be.
+    pub order: &'a Order,
+    /// What its saga was.
+    pub before: Saga,
+}
+
+/// Saves the sagas of these orders and appends to timelines, in this order. An entry that is there already stays as it is.
+/// Valid where each order's saga still is what it was.
+pub fn save(orders: &[Changed<'_>], entries: &[Entry], now: Timestamp) -> Write {
+    let after = |changed: &Changed<'_>| changed.order.saga;
+    let reason = |saga: Saga| match saga.state {
         OrderState::Cancelled(reason) => Some(reason.as_str()),
         OrderState::Placed | OrderState::Confirmed => None,
     };
     // A microsecond apart, so that entries of one transaction keep their order too.
     let recorded = (0i64..).map(|n| now.saturating_add(SignedDuration::from_micros(n)).unwrap_or(now).to_sqlx());
-    sqlx::query(
-        "with saved as (
+    Write::new(
+        "saved as (
              update orders set state = new.state::order_state, cancel_reason = new.cancel_reason,
                     payment = new.payment::payment_step, stock = new.stock::stock_step
-             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
-                  as new (order_id, state, cancel_reason, payment, stock)
-             where orders.order_id = new.order_id
-         )
-         insert into order_events (order_id, event_id, at, recorded_at, event_type, detail, template)
-         select * from unnest($6::uuid[], $7::uuid[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[],
-                              $12::text[])
-         on conflict do nothing",
+             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+                  as new (order_id, state, cancel_reason, payment, stock, was_state, was_payment, was_stock)
+             where orders.order_id = new.order_id and orders.state = new.was_state::order_state
+                   and orders.payment = new.was_payment::payment_step and orders.stock = new.was_stock::stock_step
+             returning 1
+         ), told as (
+             insert into order_events (order_id, event_id, at, recorded_at, event_type, detail, template)
+             select * from unnest($9::uuid[], $10::uuid[], $11::timestamptz[], $12::timestamptz[], $13::text[],
+                                  $14::text[], $15::text[])
+             on conflict do nothing
+         ), valid as (
+             select (select count(*) from saved) = cardinality($1::uuid[]) as ok
+         )",
     )
-    .bind(orders.iter().map(|order| order.id.uuid()).collect::<Vec<_>>())
-    .bind(orders.iter().map(|order| order.saga.state.as_str()).collect::<Vec<_>>())
-    .bind(orders.iter().map(reason).collect::<Vec<_>>())
-    .bind(orders.iter().map(|order| order.saga.payment.as_str()).collect::<Vec<_>>())
-    .bind(orders.iter().map(|order| order.saga.stock.as_str()).collect::<Vec<_>>())
+    .bind(orders.iter().map(|changed| changed.order.id.uuid()).collect::<Vec<_>>())
+    .bind(orders.iter().map(|changed| after(changed).state.as_str()).collect::<Vec<_>>())
+    .bind(orders.iter().map(|changed| reason(after(changed))).collect::<Vec<_>>())
+    .bind(orders.iter().map(|changed| after(changed).payment.as_str()).collect::<Vec<_>>())
+    .bind(orders.iter().map(|changed| after(changed).stock.as_str()).collect::<Vec<_>>())
+    .bind(orders.iter().map(|changed| changed.before.state.as_str()).collect::<Vec<_>>())
+    .bind(orders.iter().map(|changed| changed.before.payment.as_str()).collect::<Vec<_>>())
+    .bind(orders.iter().map(|changed| changed.before.stock.as_str()).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.order_id.uuid()).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.event_id.uuid()).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.at.to_sqlx()).collect::<Vec<_>>())
@@ -155,9 +192,6 @@ pub async fn save(db: &mut PgConnection, orders: &[&Order], entries: &[Entry], n
     .bind(entries.iter().map(|entry| entry.event_type.as_str()).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.detail.as_str()).collect::<Vec<_>>())
     .bind(entries.iter().map(|entry| entry.template.as_deref()).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 #[derive(FromRow)]

@@ -8,8 +8,8 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{SERVICE, announce};
-use crate::db::orders;
-use crate::domain::{Decision, Order, OrderState, TooLate};
+use crate::db::orders::{self, Changed};
+use crate::domain::{Decision, Order, TooLate};
 use crate::metrics::{Ended, OrderMetrics};
 
 /// What became of a customer's request.
@@ -32,12 +32,13 @@ pub async fn cancel_on_request(db: &PgPool, order_id: OrderId, metrics: &OrderMe
     let Some(order) = locked.get_mut(&order_id) else {
         return Ok(Cancelled::Unknown);
     };
+    let before = order.saga;
     let decision = match order.saga.cancel_on_request() {
         Ok(Some(decision)) => decision,
         Ok(None) => return Ok(Cancelled::Before),
         Err(too_late) => return Ok(Cancelled::TooLate(too_late)),
     };
-    let (ended, out) = record(&mut transaction, &[(&*order, decision)]).await?;
+    let (ended, out) = record(&mut transaction, &[(Changed { order, before }, decision)]).await?;
     transaction.commit().await?;
     metrics.ended(&ended);
     out.committed();
@@ -51,11 +52,12 @@ pub async fn cancel_overdue(db: &PgPool, ids: &[Uuid], metrics: &OrderMetrics) -
     let locked = orders::lock_all(&mut transaction, ids).await?;
     let mut overdue: Vec<Order> = locked.into_values().collect();
     overdue.sort_unstable_by_key(|order| order.id);
-    let decided: Vec<(&Order, Decision)> = overdue
+    let decided: Vec<(Changed<'_>, Decision)> = overdue
         .iter_mut()
         .filter_map(|order| {
+            let before = order.saga;
             let decision = order.saga.pass_deadline()?;
-            Some((&*order, decision))
+            Some((Changed { order, before }, decision))
         })
         .collect();
     let (ended, out) = record(&mut transaction, &decided).await?;
@@ -67,15 +69,21 @@ pub async fn cancel_overdue(db: &PgPool, ids: &[Uuid], metrics: &OrderMetrics) -
 }
 
 /// Both kinds of cancellation are of orders that were open.
-async fn record(db: &mut PgConnection, decided: &[(&Order, Decision)]) -> Result<(Vec<Ended>, Outgoing), Failure> {
+async fn record(db: &mut PgConnection, decided: &[(Changed<'_>, Decision)]) -> Result<(Vec<Ended>, Outgoing), Failure> {
     let now: SqlTimestamp = sqlx::query_scalar("select now()").fetch_one(&mut *db).await?;
     let now: Timestamp = now.to_jiff();
     let mut out = Outgoing::new(SERVICE);
     let entries: Result<Vec<_>, _> =
-        decided.iter().map(|(order, decision)| announce(&mut out, order, *decision, now, None)).collect();
-    let orders: Vec<&Order> = decided.iter().map(|(order, _)| *order).collect();
-    orders::save(db, &orders, &entries?, now).await?;
+        decided.iter().map(|(changed, decision)| announce(&mut out, changed.order, *decision, now, None)).collect();
+    let changed: Vec<Changed<'_>> = decided.iter().map(|(changed, _)| *changed).collect();
+    if !changed.is_empty() {
+        orders::save(&changed, &entries?, now).execute(db).await?;
+    }
     out.write(db).await?;
-    let ended = orders.iter().filter_map(|order| Ended::of(order.id, OrderState::Placed, order.saga.state, now));
+    let ended = |changed: &Changed<'_>| {
+        let order = changed.order;
+        Ended::of(order.id, changed.before.state, order.saga.state, now)
+    };
+    let ended = changed.iter().filter_map(ended);
     Ok((ended.collect(), out))
 }

@@ -4,14 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
 use contracts::OrderId;
-use messaging::{Batch, Calls, Delivered, Edit, Failure, Handler, Outgoing};
+use jiff::Timestamp;
+use messaging::{Batch, Calls, Delivered, Edit, Failure, Handler, Item, Outgoing, Proposal, Write};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Cause, announce, unknown_order};
-use crate::db::{orders, timeline};
+use crate::db::orders::{self, Changed};
+use crate::db::timeline;
 use crate::deadlines::Lag;
-use crate::domain::{Entry, Order, SagaEvent};
+use crate::domain::{Entry, Order, Saga, SagaEvent};
 use crate::metrics::{Ended, OrderMetrics};
 
 /// The consumer group's business: fold each event over its order's saga, and tell the timeline.
@@ -41,6 +43,7 @@ impl Handler for SagaHandler {
     type Plan = Infallible;
     type Answer = Infallible;
     const CALLS: Calls = Calls::Never;
+    const PROPOSES: bool = true;
 
     fn lingers(&self, event: &SagaEvent) -> bool {
         !event.is_awaited()
@@ -53,43 +56,27 @@ impl Handler for SagaHandler {
     async fn apply(&self, batch: &mut Batch<'_, SagaEvent, Infallible>) -> Result<(), Failure> {
         let now = batch.now();
         let (db, items, out) = batch.parts();
-        // Retries are old on purpose.
-        for item in items.iter().filter(|item| item.attempt == 1) {
-            self.lag.note(item.envelope.time.map(|at| now.duration_since(at)).unwrap_or_default());
-        }
         // Mails change no saga: their orders need to exist, not to be locked.
         let moved = distinct(items.iter().filter(|item| item.event.moves_the_saga()).map(|item| item.order_id()));
-        let mut locked = orders::lock_all(db, &moved).await?;
+        let locked = orders::lock_all(db, &moved).await?;
         let told = distinct(items.iter().map(|item| item.order_id()).filter(|id| !locked.contains_key(id)));
         let known = if told.is_empty() { HashSet::new() } else { orders::existing(db, &told).await? };
+        let folded = self.fold(locked, &known, items, now, out)?;
+        if folded.is_nothing() { Ok(()) } else { folded.save(now).execute(db).await }
+    }
 
-        let mut entries = Vec::with_capacity(items.len());
-        let mut changed = HashSet::new();
-        let mut ended = Vec::new();
-        for item in items {
-            let order_id = item.order_id();
-            let at = item.envelope.time.unwrap_or(now);
-            if let Some(order) = locked.get_mut(&order_id) {
-                entries.push(Entry::heard(&item.event, item.event_id, at));
-                let before = order.saga;
-                let cause = Cause { event_id: item.event_id.to_string(), trace: item.trace };
-                entries.extend(hear(order, &item.event, now, &cause, out)?);
-                if order.saga != before {
-                    changed.insert(order_id);
-                    ended.extend(Ended::of(order_id, before.state, order.saga.state, now));
-                }
-            } else if known.contains(&order_id) && !item.event.moves_the_saga() {
-                entries.push(Entry::heard(&item.event, item.event_id, at));
-            } else {
-                out.fail(item.event_id, unknown_order(order_id));
-            }
-        }
-        orders::save(db, &sorted(&locked, &changed), &entries, now).await?;
-        if !ended.is_empty() {
-            let metrics = self.metrics.clone();
-            out.on_commit(move || metrics.ended(&ended));
-        }
-        Ok(())
+    async fn propose(
+        &self,
+        db: &mut PgConnection,
+        items: &[&Item<SagaEvent, Infallible>],
+        out: &mut Outgoing,
+    ) -> Result<Option<Proposal>, Failure> {
+        let (seen, now) = orders::look_at(db, &distinct(items.iter().map(|item| item.order_id()))).await?;
+        let folded = self.fold(seen, &HashSet::new(), items, now, out)?;
+        // What is not written is not validated: an event that changes nothing is decided under its order's lock.
+        let mut moved = items.iter().filter(|item| item.event.moves_the_saga()).map(|item| item.order_id());
+        let validated = moved.all(|order_id| folded.before.contains_key(&order_id));
+        Ok(validated.then(|| Proposal { now, write: folded.save(now) }))
     }
 
     async fn contradiction(
@@ -113,6 +100,71 @@ impl Handler for SagaHandler {
     }
 }
 
+/// What events make of their orders.
+struct Folded {
+    orders: HashMap<OrderId, Order>,
+    /// The sagas that have changed, as they were.
+    before: HashMap<OrderId, Saga>,
+    entries: Vec<Entry>,
+}
+
+impl Folded {
+    fn is_nothing(&self) -> bool {
+        self.before.is_empty() && self.entries.is_empty()
+    }
+
+    fn save(&self, now: Timestamp) -> Write {
+        let changed = self.before.iter();
+        let changed = changed.filter_map(|(id, before)| Some(Changed { order: self.orders.get(id)?, before: *before }));
+        let mut changed: Vec<Changed<'_>> = changed.collect();
+        changed.sort_unstable_by_key(|changed| changed.order.id);
+        orders::save(&changed, &self.entries, now)
+    }
+}
+
+impl SagaHandler {
+    /// Folds the events over `orders`; of those in `known` it is known only that they exist.
+    fn fold(
+        &self,
+        mut orders: HashMap<OrderId, Order>,
+        known: &HashSet<OrderId>,
+        items: &[&Item<SagaEvent, Infallible>],
+        now: Timestamp,
+        out: &mut Outgoing,
+    ) -> Result<Folded, Failure> {
+        let mut entries = Vec::with_capacity(items.len());
+        let mut before = HashMap::new();
+        let mut ended = Vec::new();
+        for item in items {
+            let order_id = item.order_id();
+            let at = item.envelope.time.unwrap_or(now);
+            // Retries are old on purpose.
+            if item.attempt == 1 {
+                self.lag.note(item.envelope.time.map(|at| now.duration_since(at)).unwrap_or_default());
+            }
+            if let Some(order) = orders.get_mut(&order_id) {
+                entries.push(Entry::heard(&item.event, item.event_id, at));
+                let saga = order.saga;
+                let cause = Cause { event_id: item.event_id.to_string(), trace: item.trace };
+                entries.extend(hear(order, &item.event, now, &cause, out)?);
+                if order.saga != saga {
+                    before.entry(order_id).or_insert(saga);
+                    ended.extend(Ended::of(order_id, saga.state, order.saga.state, now));
+                }
+            } else if known.contains(&order_id) && !item.event.moves_the_saga() {
+                entries.push(Entry::heard(&item.event, item.event_id, at));
+            } else {
+                out.fail(item.event_id, unknown_order(order_id));
+            }
+        }
+        if !ended.is_empty() {
+            let metrics = self.metrics.clone();
+            out.on_commit(move || metrics.ended(&ended));
+        }
+        Ok(Folded { orders, before, entries })
+    }
+}
+
 fn hear(
     order: &mut Order,
     event: &SagaEvent,
@@ -129,10 +181,4 @@ fn distinct(ids: impl Iterator<Item = OrderId>) -> Vec<Uuid> {
     ids.sort_unstable();
     ids.dedup();
     ids
-}
-
-fn sorted<'a>(locked: &'a HashMap<OrderId, Order>, changed: &HashSet<OrderId>) -> Vec<&'a Order> {
-    let mut orders: Vec<&Order> = changed.iter().filter_map(|id| locked.get(id)).collect();
-    orders.sort_unstable_by_key(|order| order.id);
-    orders
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use contracts::{Currency, Money, OrderId};
+use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use messaging::{Failure, FailureKind};
+use messaging::{Failure, Write};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgExecutor, Row as _};
 use uuid::Uuid;
@@ -42,15 +43,26 @@ impl Ledger {
     }
 }
 
-/// The payments of these orders as they are now, without their intents: for what is planned before the transaction.
-pub async fn find(db: impl PgExecutor<'_>, order_ids: &[Uuid]) -> Result<BTreeMap<OrderId, Payment>, Failure> {
+/// The payments of these orders as they are now, without their intents, and the database's clock.
+pub async fn look_at(db: impl PgExecutor<'_>, order_ids: &[Uuid]) -> Result<(Ledger, Timestamp), Failure> {
+    // One row at least, for the clock.
     let rows = sqlx::query(
-        "select order_id, state, amount_minor, currency, authorization_id, code from payments where order_id = any($1)",
+        "select clock_timestamp() as now, p.order_id, p.state, p.amount_minor, p.currency, p.authorization_id, p.code \
+         from (select) as one left join payments p on p.order_id = any($1)",
     )
     .bind(order_ids)
     .fetch_all(db)
     .await?;
-    rows.iter().map(read).map(|payment| payment.map(|payment| (payment.order_id, payment))).collect()
+    let mut now = Timestamp::MAX;
+    let mut before = BTreeMap::new();
+    for row in &rows {
+        now = now.min(row.try_get::<jiff_sqlx::Timestamp, _>("now")?.to_jiff());
+        if row.try_get::<Option<Uuid>, _>("order_id")?.is_some() {
+            let payment = read(row)?;
+            before.insert(payment.order_id, payment);
+        }
+    }
+    Ok((Ledger { after: before.clone(), before }, now))
 }
 
 /// Locks and reads the payments of these orders, sorted, with those of their intents that a decision may depend on.
@@ -81,17 +93,70 @@ pub async fn lock(db: &mut PgConnection, order_ids: &[Uuid]) -> Result<Ledger, F
 
 /// Writes what changed. A conflict where another transaction was first with an order: nothing was decided on its row.
 pub async fn save(db: &mut PgConnection, ledger: &Ledger) -> Result<(), Failure> {
-    let (mut new, mut known) = (Columns::default(), Columns::default());
-    for (after, before) in ledger.changed() {
-        if before.is_none() { &mut new } else { &mut known }.push(after);
-    }
-    if !new.order_ids.is_empty() {
-        insert(db, new).await?;
-    }
-    if !known.order_ids.is_empty() {
-        update(db, known).await?;
+    if ledger.changed().next().is_some() {
+        write(ledger).execute(db).await?;
     }
     intents::save(db, changed_intents(ledger)).await
+}
+
+/// The same of payments that [`look_at`] found, as a proposal; `None` where intents are concerned, or a payment that was read
+/// is not written.
+pub fn proposed(ledger: &Ledger) -> Option<Write> {
+    let settled = |payment: &Payment| payment.intents.is_empty() && !payment.state.may_have_open_intents();
+    let before = ledger.before.iter().all(|(id, before)| settled(before) && ledger.after.get(id) != Some(before));
+    let after = ledger.after.values().all(|payment| payment.intents.is_empty());
+    (before && after).then(|| write(ledger))
+}
+
+/// The payments without their intents. Valid where those that are new were not there and the others are as they were.
+fn write(ledger: &Ledger) -> Write {
+    let (mut new, mut was, mut known) = (Columns::default(), Columns::default(), Columns::default());
+    for (after, before) in ledger.changed() {
+        match before {
+            None => new.push(after),
+            Some(before) => {
+                was.push(before);
+                known.push(after);
+            }
+        }
+    }
+    Write::new(
+        "inserted as ( \
+             insert into payments (order_id, state, amount_minor, currency, authorization_id, code) \
+             select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[]) \
+             on conflict (order_id) do nothing returning 1 \
+         ), changed as ( \
+             update payments p set state = r.state, amount_minor = r.amount_minor, currency = r.currency, \
+                    authorization_id = r.authorization_id, code = r.code, updated_at = now() \
+             from unnest($7::uuid[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[], \
+                         $13::text[], $14::bigint[], $15::text[], $16::text[], $17::text[]) \
+                  as r (order_id, state, amount_minor, currency, authorization_id, code, \
+                        was_state, was_amount_minor, was_currency, was_authorization_id, was_code) \
+             where p.order_id = r.order_id and p.state = r.was_state and p.amount_minor = r.was_amount_minor \
+                   and p.currency = r.was_currency and p.code is not distinct from r.was_code \
+                   and p.authorization_id is not distinct from r.was_authorization_id returning 1 \
+         ), valid as ( \
+             select (select count(*) from inserted) = cardinality($1::uuid[]) \
+                    and (select count(*) from changed) = cardinality($7::uuid[]) as ok \
+         )",
+    )
+    .bind(new.order_ids)
+    .bind(new.states)
+    .bind(new.amounts_minor)
+    .bind(new.currencies)
+    .bind(new.authorization_ids)
+    .bind(new.codes)
+    .bind(known.order_ids)
+    .bind(known.states)
+    .bind(known.amounts_minor)
+    .bind(known.currencies)
+    .bind(known.authorization_ids)
+    .bind(known.codes)
+    .bind(was.states)
+    .bind(was.amounts_minor)
+    .bind(was.currencies)
+    .bind(was.authorization_ids)
+    .bind(was.codes)
 }
 
 fn changed_intents(ledger: &Ledger) -> intents::Columns {
@@ -104,48 +169,6 @@ fn changed_intents(ledger: &Ledger) -> intents::Columns {
         }
     }
     columns
-}
-
-async fn insert(db: &mut PgConnection, rows: Columns) -> Result<(), Failure> {
-    let wanted = rows.order_ids.len();
-    let inserted = sqlx::query(
-        "insert into payments (order_id, state, amount_minor, currency, authorization_id, code) \
-         select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[]) \
-         on conflict (order_id) do nothing",
-    )
-    .bind(rows.order_ids)
-    .bind(rows.states)
-    .bind(rows.amounts_minor)
-    .bind(rows.currencies)
-    .bind(rows.authorization_ids)
-    .bind(rows.codes)
-    .execute(db)
-    .await?
-    .rows_affected();
-    if inserted == wanted as u64 {
-        Ok(())
-    } else {
-        Err(Failure::of(FailureKind::Conflict, "payments.raced", "another transaction was first with an order"))
-    }
-}
-
-async fn update(db: &mut PgConnection, rows: Columns) -> Result<(), Failure> {
-    sqlx::query(
-        "update payments p set state = r.state, amount_minor = r.amount_minor, currency = r.currency, \
-                authorization_id = r.authorization_id, code = r.code, updated_at = now() \
-         from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[]) \
-              as r (order_id, state, amount_minor, currency, authorization_id, code) \
-         where p.order_id = r.order_id",
-    )
-    .bind(rows.order_ids)
-    .bind(rows.states)
-    .bind(rows.amounts_minor)
-    .bind(rows.currencies)
-    .bind(rows.authorization_ids)
-    .bind(rows.codes)
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 /// One array a column; sorted by order id, as the ledger is.
@@ -187,7 +210,7 @@ pub(super) fn read(row: &PgRow) -> Result<Payment, Failure> {
 }
 
 /// A payment and when it last changed, for people.
-pub type Listed = (Payment, jiff::Timestamp);
+pub type Listed = (Payment, Timestamp);
 
 /// One payment, without its intents.
 pub async fn read_one(db: impl PgExecutor<'_>, order_id: OrderId) -> Result<Option<Listed>, Failure> {
@@ -253,12 +276,12 @@ fn listed(row: &PgRow) -> Result<Listed, Failure> {
 }
 
 /// The database's clock.
-pub async fn now(db: impl PgExecutor<'_>) -> Result<jiff::Timestamp, Failure> {
+pub async fn now(db: impl PgExecutor<'_>) -> Result<Timestamp, Failure> {
     let now: jiff_sqlx::Timestamp = sqlx::query_scalar("select now()").fetch_one(db).await?;
     Ok(now.to_jiff())
 }
 
 /// A moment as a column's value.
-pub(super) fn moment(at: jiff::Timestamp) -> jiff_sqlx::Timestamp {
+pub(super) fn moment(at: Timestamp) -> jiff_sqlx::Timestamp {
     at.to_sqlx()
 }

@@ -11,11 +11,12 @@ use contracts::EventSet;
 use contracts::orders::OrderEvent;
 use contracts::payments::PaymentEvent;
 use jiff::Timestamp;
-use messaging::{Batch, Calls, Delivered, Edit, Failed, Failure, Handler, Item, Outgoing, OutgoingEvent};
+use messaging::{Batch, Calls, Delivered, Edit, Failed, Failure, Handler, Item, Outgoing, OutgoingEvent, Proposal};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::db;
+use crate::db::payments::Ledger;
 use crate::domain::{self, Answer, Context, NeedsCall, Origin, Plan, Rules};
 use crate::gateway::{PaymentGateway, status};
 use crate::resolver::Nudge;
@@ -34,7 +35,7 @@ impl<G: PaymentGateway> PaymentHandler<G> {
         Self { gateway, rules, nudge }
     }
 
-    fn nudge_for(&self, ledger: &db::payments::Ledger) {
+    fn nudge_for(&self, ledger: &Ledger) {
         if ledger.has_work_for_resolver() {
             self.nudge.nudge();
         }
@@ -49,6 +50,19 @@ impl<G: PaymentGateway> PaymentHandler<G> {
         now: Timestamp,
     ) -> Result<(), Failure> {
         let mut ledger = db::payments::lock(db, &sorted(items.iter().map(|item| &item.event))).await?;
+        self.enter(&mut ledger, items, out, now)?;
+        db::payments::save(db, &ledger).await?;
+        self.nudge_for(&ledger);
+        Ok(())
+    }
+
+    fn enter(
+        &self,
+        ledger: &mut Ledger,
+        items: &[&Item<OrderEvent, Answer>],
+        out: &mut Outgoing,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
         for item in items {
             let context = Context { now, origin: origin(item), rules: self.rules };
             let payment = ledger.get(item.order_id()).cloned();
@@ -65,8 +79,6 @@ impl<G: PaymentGateway> PaymentHandler<G> {
                 Err(NeedsCall) => out.fail(item.event_id, raced()),
             }
         }
-        db::payments::save(db, &ledger).await?;
-        self.nudge_for(&ledger);
         Ok(())
     }
 }
@@ -76,12 +88,12 @@ impl<G: PaymentGateway> Handler for PaymentHandler<G> {
     type Plan = Plan;
     type Answer = Answer;
     const CALLS: Calls = Calls::BeforeTransaction;
+    const PROPOSES: bool = true;
 
     async fn plan(&self, db: &PgPool, events: &[Arc<Delivered<OrderEvent>>]) -> Result<Vec<Option<Plan>>, Failure> {
-        let payments = db::payments::find(db, &sorted(events.iter().map(|delivered| &delivered.event))).await?;
-        let plan = |delivered: &Arc<Delivered<OrderEvent>>| {
-            domain::plan(payments.get(&delivered.order_id()), &delivered.event)
-        };
+        let (payments, _) = db::payments::look_at(db, &sorted(events.iter().map(|delivered| &delivered.event))).await?;
+        let plan =
+            |delivered: &Arc<Delivered<OrderEvent>>| domain::plan(payments.get(delivered.order_id()), &delivered.event);
         Ok(events.iter().map(plan).collect())
     }
 
@@ -103,6 +115,17 @@ impl<G: PaymentGateway> Handler for PaymentHandler<G> {
         let now = batch.now();
         let (db, items, out) = batch.parts();
         self.decide(db, items, out, now).await
+    }
+
+    async fn propose(
+        &self,
+        db: &mut PgConnection,
+        items: &[&Item<OrderEvent, Answer>],
+        out: &mut Outgoing,
+    ) -> Result<Option<Proposal>, Failure> {
+        let (mut ledger, now) = db::payments::look_at(db, &sorted(items.iter().map(|item| &item.event))).await?;
+        self.enter(&mut ledger, items, out, now)?;
+        Ok(db::payments::proposed(&ledger).map(|write| Proposal { now, write }))
     }
 
     async fn on_failed(

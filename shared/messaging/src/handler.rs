@@ -12,6 +12,7 @@ use sqlx::{PgConnection, PgPool};
 use crate::failure::Failure;
 use crate::operator::Edit;
 use crate::outbox::{Outgoing, OutgoingEvent};
+use crate::proposal::Proposal;
 use crate::record::Record;
 
 /// How a handler speaks to the outside world.
@@ -33,6 +34,8 @@ pub trait Handler: Send + Sync + 'static {
     type Answer: Send + Sync + 'static;
     /// Whether outside calls are made.
     const CALLS: Calls = Calls::Never;
+    /// Whether it implements [`Handler::propose`].
+    const PROPOSES: bool = false;
 
     /// Looks up, for all these events at once, which of them need a call and what it must say. Known duplicates and
     /// events of blocked keys are not among them. One entry per event; `None` needs no call.
@@ -76,6 +79,20 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         batch: &mut Batch<'_, Self::Event, Self::Answer>,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Decides the events in order on rows that it reads without locks, in statements of their own, and says what to write where
+    /// they are as they were by then ([`crate::proposal`]). Every row that a decision depends on must be among those that are
+    /// written and validated. `None` where that can't be, or where an event fails: [`Handler::apply`] then decides, as it
+    /// does where the proposal turns out to be stale, with another `out`.
+    fn propose(
+        &self,
+        db: &mut PgConnection,
+        items: &[&Item<Self::Event, Self::Answer>],
+        out: &mut Outgoing,
+    ) -> impl Future<Output = Result<Option<Proposal>, Failure>> + Send {
+        let _ = (db, items, out);
+        async { Ok(None) }
+    }
 
     /// Called in the transaction that records a failed attempt: the place for an `unknown` intent, or for an event
     /// that tells others that this group gave up. Writes only what belongs to the failure.

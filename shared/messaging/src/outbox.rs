@@ -275,6 +275,22 @@ impl Outgoing {
         self.written
     }
 
+    /// The rows that are to be written.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// They were written, under these ids.
+    pub(crate) fn wrote(&mut self, ids: Vec<i64>) {
+        let written = ids.into_iter().zip(self.rows.drain(..)).map(|(id, row)| Written { id, row: Arc::new(row) });
+        self.written.extend(written);
+    }
+
+    /// Whether an event was named as failed.
+    pub(crate) fn has_failures(&self) -> bool {
+        !self.failures.is_empty()
+    }
+
     pub(crate) fn take_failures(&mut self) -> HashMap<EventId, Failure> {
         std::mem::take(&mut self.failures)
     }

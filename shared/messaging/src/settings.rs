@@ -47,6 +47,9 @@ pub struct Settings {
     /// The most events that one statement serves; all of a transaction's where it is `None`. One makes single-row SQL
     /// of it, to measure what sets are worth.
     pub statement_events: Option<usize>,
+    /// The most events of a transaction that are decided without locks first ([`crate::proposal`]); 0 for none. What many events
+    /// share in a batch saves more than locks cost, and one row that has changed has all of it decided twice.
+    pub optimistic_events: usize,
     /// How many lanes work side by side, each with a transaction of its own; one for each partition where it is `None`.
     /// Fewer lanes make larger batches, and lanes that write the same rows wait for each other.
     pub lanes: Option<usize>,
@@ -103,6 +106,7 @@ impl Settings {
             retry_in_place_pause: Duration::from_millis(50),
             batch_max: 500,
             statement_events: None,
+            optimistic_events: 16,
             lanes: None,
             linger: Duration::ZERO,
             calls_per_lane: 128,

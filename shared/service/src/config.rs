@@ -23,7 +23,7 @@ pub struct ServiceConfig {
     pub http_addr: SocketAddr,
     /// `DATABASE_URL`: this service's own database.
     pub database_url: SecretString,
-    /// `DATABASE_POOL_SIZE`: the most connections kept open (default 10).
+    /// `DATABASE_POOL_SIZE`: the most connections kept open (default: twice the cores, from 4 to 10).
     #[serde(default = "defaults::database_pool_size")]
     pub database_pool_size: u32,
     /// `DATABASE_WAIT_SECS`: how long to wait for the database at start (default 60).
@@ -49,8 +49,11 @@ pub struct ServiceConfig {
 }
 
 mod defaults {
+    /// More would only take turns: the pool hands out what was idle longest, and a server process that was not used lately
+    /// has nothing in its caches.
     pub(super) fn database_pool_size() -> u32 {
-        10
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        u32::try_from(2 * cores).unwrap_or(u32::MAX).clamp(4, 10)
     }
     pub(super) fn database_wait_secs() -> u64 {
         60
@@ -260,7 +263,7 @@ mod tests {
     fn defaults_fill_what_is_not_set() {
         let config = with(&[]).expect("complete");
         assert_eq!(config.http_addr.port(), 8080);
-        assert_eq!(config.database_pool_size, 10);
+        assert!((4..=10).contains(&config.database_pool_size));
         assert_eq!(config.topic_prefix, "");
         assert_eq!(config.log_format, None);
         assert!(config.database_url.expose_secret().contains("hunter2"));
@@ -268,7 +271,9 @@ mod tests {
 
     #[test]
     fn an_empty_variable_counts_as_not_set() {
-        assert_eq!(with(&[("DATABASE_POOL_SIZE", "")]).expect("default").database_pool_size, 10);
+        let size = |text| with(&[("DATABASE_POOL_SIZE", text)]).expect("a size").database_pool_size;
+        assert_eq!(size(""), with(&[]).expect("the default").database_pool_size);
+        assert_eq!(size("12"), 12);
         let error = with(&[("KAFKA_BOOTSTRAP", " ")]).map(|c| c.kafka_bootstrap);
         assert_eq!(error.as_deref(), Ok("localhost:9092"), "a later empty value hides nothing");
     }

@@ -51,6 +51,9 @@ pub struct MessagingConfig {
     /// are worth, writes rows one by one).
     #[serde(default)]
     pub statement_events: Option<usize>,
+    /// `OPTIMISTIC_EVENTS`: the most events of a transaction that are decided without locks first (default 16; 0 for none).
+    #[serde(default)]
+    pub optimistic_events: Option<usize>,
     /// `LANES`: how many lanes work side by side, each with a transaction of its own (default: half as many as there are
     /// cores, in order- and inventory-service, which call nobody outside, as many; never more than partitions).
     #[serde(default)]
@@ -127,6 +130,7 @@ impl MessagingConfig {
         }
         set(&mut settings.batch_max, self.batch_max);
         settings.statement_events = self.statement_events;
+        set(&mut settings.optimistic_events, self.optimistic_events);
         settings.lanes = self.lanes.or_else(lanes_for_these_cores);
         settings.linger = self.linger_ms.map_or(LINGER, Duration::from_millis);
         set(&mut settings.calls_per_lane, self.calls_per_lane);

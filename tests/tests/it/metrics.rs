@@ -80,7 +80,13 @@ fn what_was_done_is_counted() -> Result<()> {
             expect(&payments, "consumer_lag_records", &[], 0.0)?;
             expect(&payments, "consumer_lag_age_seconds", &[], 0.0)?;
             expect(&payments, "outbox_rows", &[], 0.0)?;
-            expect(&payments, "relay_leader", &[], 1.0)
+            expect(&payments, "relay_leader", &[], 1.0)?;
+            // Refusals, retries and what is undone are no ordinary cases; the rest is settled without locks.
+            for service in Service::ALL {
+                let optimistic = suite.metrics(service, 0).await?.sum("consumer_events_optimistic_total", &[]);
+                ensure!(optimistic > 0.0, "{} settled nothing without locks", service.name());
+            }
+            Ok(())
         })
         .await
     })

@@ -29,6 +29,7 @@ pub struct ConsumerStatus {
     breaker: AtomicU8,
     running: Mutex<BTreeMap<i32, Instant>>,
     decided: AtomicU64,
+    optimistic: AtomicU64,
     duplicates: AtomicU64,
     held: AtomicU64,
     released: AtomicU64,
@@ -185,6 +186,7 @@ impl ConsumerStatus {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Totals {
             decided: of(&self.decided),
+            optimistic: of(&self.optimistic),
             duplicates: of(&self.duplicates),
             held: of(&self.held),
             released: of(&self.released),
@@ -335,6 +337,7 @@ impl ConsumerStatus {
         }
         let add = |counter: &AtomicU64, count: usize| counter.fetch_add(count as u64, Ordering::Relaxed);
         add(&self.decided, counts.decided);
+        add(&self.optimistic, counts.optimistic);
         add(&self.duplicates, counts.duplicates);
         add(&self.held, counts.held);
         add(&self.released, counts.released);
@@ -369,6 +372,8 @@ fn since(cell: &AtomicI64) -> Option<Duration> {
 pub struct Totals {
     /// Events decided.
     pub decided: u64,
+    /// Of these, events that were decided without locks, in one statement.
+    pub optimistic: u64,
     /// Events that the inbox knew.
     pub duplicates: u64,
     /// Events held behind another.

@@ -70,6 +70,15 @@ fn totals(meter: &Meter, status: &Arc<ConsumerStatus>, group: &KeyValue) {
             }
         })
         .build();
+    let (status_of, group_of) = (Arc::clone(status), group.clone());
+    meter
+        .u64_observable_counter("consumer.events.optimistic")
+        .with_unit("{event}")
+        .with_description("Events decided without locks, in one statement")
+        .with_callback(move |observer| {
+            observer.observe(status_of.totals().optimistic, std::slice::from_ref(&group_of));
+        })
+        .build();
     let status_of = Arc::clone(status);
     meter
         .u64_observable_counter("messaging.client.consumed.messages")

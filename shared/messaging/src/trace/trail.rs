@@ -16,6 +16,8 @@ use crate::transaction::Task;
 /// A statement, or a handler's statements, of the batch transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
+    Propose,
+    Settle,
     Begin,
     Claim,
     Blocks,
@@ -30,6 +32,8 @@ impl Step {
     /// single statement and has a name only.
     fn describe(self) -> (&'static str, Option<(&'static str, Option<&'static str>)>) {
         match self {
+            Self::Propose => ("propose", None),
+            Self::Settle => ("INSERT processed_events INSERT outbox", Some(("INSERT", None))),
             Self::Begin => ("BEGIN", Some(("BEGIN", None))),
             Self::Claim => ("INSERT processed_events", Some(("INSERT", Some("processed_events")))),
             Self::Blocks => ("SELECT blocked_keys", Some(("SELECT", Some("blocked_keys")))),
@@ -76,7 +80,7 @@ impl Trail {
             recorded |= super::records(task.arrival.trace);
         }
         let start = SystemTime::now();
-        let steps = vec![(Step::Begin, start)];
+        let steps = Vec::with_capacity(7);
         let unnamed = Some("duplicate");
         let new = || Recorded { start, steps, outcomes: HashMap::new(), unnamed };
         Self(recorded.then(|| Box::new(new())))

@@ -69,7 +69,11 @@ impl<H: Handler> Transactor<H> {
         known_failures: &HashMap<EventId, Failure>,
         trail: &mut Trail,
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
+        if let Some(settled) = self.settle_at_once(part, known_failures, trail).await? {
+            return Ok(settled);
+        }
         let chosen = one_per_event(part);
+        trail.at(Step::Begin);
         let mut tx = self.db.begin().await?;
         trail.at(Step::Claim);
         crash_point!(BeforeClaim);

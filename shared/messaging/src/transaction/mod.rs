@@ -8,10 +8,14 @@
 //! 4. Append every follow-up event, retry and dead letter to the outbox (I11).
 //! 5. Commit. Only then is the offset stored, by the caller (I10).
 //!
+//! Before that, where nothing speaks against it, the same is tried as one statement, on rows that were read without locks
+//! (`at_once.rs`): it does all of this or nothing.
+//!
 //! Where a statement fails, the batch is bisected in fresh transactions; outside calls are not repeated. Serialization
 //! failures, deadlocks and lock time-outs start the transaction again and count as nobody's attempt; an outage leaves
 //! everything as it was.
 
+mod at_once;
 mod attempt;
 mod parts;
 mod release;
@@ -97,6 +101,8 @@ impl<E, A> Report<E, A> {
 pub struct Counts {
     /// Events decided.
     pub decided: usize,
+    /// Of these, events that were decided without locks, in one statement.
+    pub optimistic: usize,
     /// Events that the inbox knew.
     pub duplicates: usize,
     /// Events held behind another.
@@ -118,6 +124,7 @@ pub struct Counts {
 impl Counts {
     fn add(&mut self, other: Self) {
         self.decided += other.decided;
+        self.optimistic += other.optimistic;
         self.duplicates += other.duplicates;
         self.held += other.held;
         self.retried += other.retried;

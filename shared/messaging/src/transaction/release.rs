@@ -125,6 +125,7 @@ impl<H: Handler> Transactor<H> {
         failures: &HashMap<EventId, Failure>,
         trail: &mut Trail,
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
+        trail.at(Step::Begin);
         let mut tx = self.db.begin().await?;
         let now: jiff_sqlx::Timestamp = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *tx).await?;
         let now = now.to_jiff();

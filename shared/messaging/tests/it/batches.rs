@@ -12,12 +12,12 @@ use messaging::arrival::{Arrival, Body};
 use messaging::machine::{RecordId, Tp};
 use messaging::outbox::decode_headers;
 use messaging::transaction::{Prepared, Task, Transactor};
-use messaging::{Item, Record, Settings};
+use messaging::{Handler, Item, Record, Settings};
 use proptest::prelude::*;
 use sqlx::Row;
 use sqlx::types::Uuid;
 
-use crate::rig::{Ledger, Rig, cancelled, placed_for};
+use crate::rig::{Ledger, Optimist, Rig, cancelled, placed_for};
 
 /// One record of a generated batch.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ fn records(moves: &[Move]) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-fn task(record: &Record) -> Task<OrderEvent, ()> {
+pub fn task(record: &Record) -> Task<OrderEvent, ()> {
     let arrival = Arc::new(Arrival::<OrderEvent>::read(record.clone(), None));
     let prepared = match &arrival.body {
         Body::Event(delivered) => Prepared::Item(Item { delivered: Arc::clone(delivered), answer: None }),
@@ -142,6 +142,18 @@ async fn state(rig: &Rig) -> Result<Vec<String>> {
     Ok(lines)
 }
 
+/// What a transactor makes of these records, in one batch.
+async fn batch<H>(rig: &Rig, transactor: &Transactor<H>, records: &[Record]) -> Result<Vec<String>>
+where
+    H: Handler<Event = OrderEvent, Answer = ()>,
+{
+    clear(rig).await?;
+    let report = transactor.run(records.iter().map(task).collect()).await;
+    let whole = report.left.is_empty() && report.done.len() == records.len();
+    anyhow::ensure!(whole, "left: {:?}", report.outage);
+    state(rig).await
+}
+
 async fn clear(rig: &Rig) -> Result<()> {
     sqlx::raw_sql("truncate applied, given_up, processed_events, outbox, blocked_keys, held_events restart identity")
         .execute(&rig.db.pool)
@@ -159,6 +171,8 @@ fn a_batch_equals_its_events_one_by_one() -> Result<()> {
         transactor(Settings { statement_events: Some(1), ..rig.settings.clone() }),
         transactor(Settings { statement_events: Some(3), ..rig.settings.clone() }),
     ];
+    let settings = Settings { optimistic_events: 500, ..rig.settings.clone() };
+    let optimist = Transactor::new(Arc::new(Optimist), rig.db.pool.clone(), Arc::new(settings));
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases: 48, ..ProptestConfig::default() });
     let ended = runner.run(&moves(), |moves| {
         let compared = runtime.block_on(async {
@@ -171,12 +185,16 @@ fn a_batch_equals_its_events_one_by_one() -> Result<()> {
             let one_by_one = state(&rig).await?;
             let mut batches = Vec::new();
             for transactor in &transactors {
-                clear(&rig).await?;
-                let report = transactor.run(records.iter().map(task).collect()).await;
-                let whole = report.left.is_empty() && report.done.len() == records.len();
-                anyhow::ensure!(whole, "left: {:?}", report.outage);
-                batches.push(state(&rig).await?);
+                batches.push(batch(&rig, transactor, &records).await?);
             }
+            batches.push(batch(&rig, &optimist, &records).await?);
+            // Each by itself, most of them at once.
+            clear(&rig).await?;
+            for record in &records {
+                let report = optimist.run(vec![task(record)]).await;
+                anyhow::ensure!(report.left.is_empty(), "left: {:?}", report.outage);
+            }
+            batches.push(state(&rig).await?);
             Ok((one_by_one, batches))
         });
         let (one_by_one, batches) = compared.map_err(|error| TestCaseError::fail(format!("{error:#}")))?;

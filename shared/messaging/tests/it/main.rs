@@ -10,6 +10,7 @@ mod identities;
 mod inbox;
 mod linger;
 mod operator;
+mod optimistic;
 mod order_per_key;
 mod policy;
 mod quiet;

@@ -7,10 +7,13 @@ use anyhow::{Context, Result, ensure};
 use contracts::envelope;
 use contracts::inventory::StockReserved;
 use contracts::orders::{CancelReason, Customer, OrderCancelled, OrderEvent, OrderPlaced};
-use contracts::{Currency, Event, EventId, Money, OrderId, TraceParent};
+use contracts::{Currency, Event, EventId, EventSet as _, Money, OrderId, TraceParent};
 use jiff::Timestamp;
 use messaging::consumer::ConsumerStatus;
-use messaging::{Batch, Consumer, Delivered, Failed, Failure, Fate, Handler, Outgoing, Relay, Settings, Wake, inbox};
+use messaging::{
+    Batch, Consumer, Delivered, Failed, Failure, Fate, Handler, Item, Outgoing, Proposal, Relay, Settings, Wake, Write,
+    inbox,
+};
 use sqlx::{PgConnection, Row};
 use testkit::{Cluster, Record, TestDatabase, TestTopics, consume_all, eventually, produce_raw};
 use tokio::task::JoinHandle;
@@ -101,21 +104,81 @@ impl Handler for Ledger {
     }
 }
 
+/// The same handler, which proposes what it would do; what fails in the database only, it proposes too.
+pub struct Optimist;
+
+impl Handler for Optimist {
+    type Event = OrderEvent;
+    type Plan = std::convert::Infallible;
+    type Answer = ();
+    const PROPOSES: bool = true;
+
+    async fn call(&self, event: &Delivered<OrderEvent>, plan: Self::Plan) -> Result<(), Failure> {
+        Ledger.call(event, plan).await
+    }
+
+    async fn apply(&self, batch: &mut Batch<'_, OrderEvent, ()>) -> Result<(), Failure> {
+        Ledger.apply(batch).await
+    }
+
+    async fn propose(
+        &self,
+        db: &mut PgConnection,
+        items: &[&Item<OrderEvent, ()>],
+        out: &mut Outgoing,
+    ) -> Result<Option<Proposal>, Failure> {
+        let now: jiff_sqlx::Timestamp = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *db).await?;
+        for item in items {
+            if let OrderEvent::Placed(placed) = &item.event {
+                if placed.payment_method.starts_with("fail:") {
+                    out.fail(item.event_id, Failure::retryable("ledger.busy", "not yet"));
+                }
+                out.emit(item.followed_by(&StockReserved { order_id: placed.order_id }))?;
+            }
+        }
+        let write = Write::new(
+            "added as (
+                 insert into applied (event_id, order_id, kind, attempt, at, method)
+                 select e, o, k, a, $5, m from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $6::text[])
+                      with ordinality as r (e, o, k, a, m, n) order by n
+             ), valid as (select true as ok)",
+        )
+        .bind(items.iter().map(|item| item.event_id.uuid()).collect::<Vec<_>>())
+        .bind(items.iter().map(|item| item.order_id().uuid()).collect::<Vec<_>>())
+        .bind(items.iter().map(|item| item.event.event_type()).collect::<Vec<_>>())
+        .bind(items.iter().map(|item| i32::from(item.attempt)).collect::<Vec<_>>())
+        .bind(now)
+        .bind(items.iter().map(|item| method_of(&item.event)).collect::<Vec<_>>());
+        Ok(Some(Proposal { now: now.to_jiff(), write }))
+    }
+
+    async fn on_failed(
+        &self,
+        db: &mut PgConnection,
+        failed: &[Failed<'_, OrderEvent>],
+        out: &mut Outgoing,
+    ) -> Result<(), Failure> {
+        Ledger.on_failed(db, failed, out).await
+    }
+}
+
+fn method_of(event: &OrderEvent) -> &str {
+    match event {
+        OrderEvent::Placed(placed) => &placed.payment_method,
+        _ => "",
+    }
+}
+
 /// One row per applied event, without a key that could hide a double.
 pub async fn write(db: &mut PgConnection, event: &Delivered<OrderEvent>, now: Timestamp) -> Result<(), Failure> {
-    use contracts::EventSet;
     use jiff_sqlx::ToSqlx;
-    let method = match &event.event {
-        OrderEvent::Placed(placed) => placed.payment_method.as_str(),
-        _ => "",
-    };
     sqlx::query("insert into applied (event_id, order_id, kind, attempt, at, method) values ($1, $2, $3, $4, $5, $6)")
         .bind(event.event_id.uuid())
         .bind(event.order_id().uuid())
         .bind(event.event.event_type())
         .bind(i32::from(event.attempt))
         .bind(now.to_sqlx())
-        .bind(method)
+        .bind(method_of(&event.event))
         .execute(db)
         .await?;
     Ok(())

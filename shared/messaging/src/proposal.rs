@@ -1,0 +1,118 @@
+//! Optimistic concurrency control (Kung and Robinson, 1981: <https://doi.org/10.1145/319566.319567>): a batch is decided on
+//! rows that were read without locks, and one statement validates and writes all of it.
+//!
+//! A lone event then takes a handler's reads and one statement, where the transaction of [`crate::transaction`] takes six
+//! round trips or more: to begin, claim, lock, write, append to the outbox and commit. The statement is a transaction of its
+//! own. It claims the events, sees that no key is blocked and that the rows which were read are as they were, writes, and
+//! appends to the outbox; or it leaves no trace, and the batch is decided under locks.
+
+use jiff::Timestamp;
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments as _, AssertSqlSafe, Encode, PgConnection, Postgres, Row as _, Type};
+
+use crate::blocked::OrderKeyRef;
+use crate::failure::{Failure, FailureKind};
+use crate::identity::Identity;
+use crate::inbox;
+use crate::outbox::{Columns, Row};
+
+/// What a handler wants to write for a whole batch: common table expressions (constant SQL) and their arguments.
+///
+/// The last of them is `valid (ok boolean)`, one row: whether every row that was decided on is as it was, and nothing was
+/// there already that is to be new. The rows that they change are locked by that; what it says must not depend on rows
+/// that another transaction may change afterwards.
+#[derive(Debug)]
+pub struct Write {
+    expressions: &'static str,
+    arguments: PgArguments,
+    unbindable: Option<String>,
+}
+
+impl Write {
+    /// A write without its arguments: `name as (..), .. valid as (select .. as ok)`, which counts its parameters from `$1`.
+    pub fn new(expressions: &'static str) -> Self {
+        Self { expressions, arguments: PgArguments::default(), unbindable: None }
+    }
+
+    /// The next argument.
+    pub fn bind<'q, T: Encode<'q, Postgres> + Type<Postgres>>(mut self, value: T) -> Self {
+        if let Err(error) = self.arguments.add(value) {
+            self.unbindable = Some(error.to_string());
+        }
+        self
+    }
+
+    /// Writes, in a transaction that has read under locks. A conflict where that is not valid all the same: somebody was first
+    /// with a row that nobody could lock.
+    pub async fn execute(self, db: &mut PgConnection) -> Result<(), Failure> {
+        let sql = format!("with {} select ok from valid", self.expressions);
+        let valid: bool = sqlx::query_scalar_with(AssertSqlSafe(sql), self.arguments()?).fetch_one(db).await?;
+        if valid { Ok(()) } else { Err(changed()) }
+    }
+
+    fn arguments(self) -> Result<PgArguments, Failure> {
+        match self.unbindable {
+            None => Ok(self.arguments),
+            Some(error) => Err(Failure::rejected("database.argument", error)),
+        }
+    }
+}
+
+fn changed() -> Failure {
+    Failure::of(FailureKind::Conflict, "rows.changed", "another transaction was first with a row")
+}
+
+/// What a handler proposes for a batch ([`crate::Handler::propose`]).
+#[derive(Debug)]
+pub struct Proposal {
+    /// The database's clock when the rows were read.
+    pub now: Timestamp,
+    /// What to write if they are as they were.
+    pub write: Write,
+}
+
+/// Claims the events, writes, and appends `rows` to the outbox: as one statement, which is all of the transaction, or not at
+/// all (a conflict). The ids of the rows, in their order.
+///
+/// That no key is blocked is seen as in [`crate::standing::claim_new`], and holds for the same reason: only where every event is
+/// new. The outbox's ids are taken after the verdict, so under the locks of the rows that changed (I11).
+pub(crate) async fn settle(
+    db: &mut PgConnection,
+    identities: &[Identity],
+    keys: impl Iterator<Item = OrderKeyRef<'_>>,
+    write: Write,
+    rows: &[Row],
+) -> Result<Vec<i64>, Failure> {
+    let sql = statement(write.expressions, write.arguments.len());
+    let (days, ids) = inbox::columns(identities.iter().copied());
+    let (topics, keys): (Vec<&str>, Vec<&[u8]>) = keys.unzip();
+    let columns = Columns::of(rows);
+    let all = write.bind(days).bind(ids).bind(topics).bind(keys);
+    let all = all.bind(columns.topics).bind(columns.keys).bind(columns.headers).bind(columns.payloads);
+    let row = sqlx::query_with(AssertSqlSafe(sql), all.arguments()?).fetch_one(db).await?;
+    Ok(row.try_get(1)?)
+}
+
+/// The statement around a handler's expressions, whose parameters come first.
+fn statement(expressions: &str, taken: usize) -> String {
+    let [days, ids, topics, keys, row_topics, row_keys, row_headers, row_payloads] =
+        std::array::from_fn(|index| taken + index + 1);
+    format!(
+        "with claimed as (\
+             insert into processed_events (day, event_id, outcome, attempt) \
+             select d, e, 'done', 1 from unnest(${days}::date[], ${ids}::uuid[]) as c (d, e) order by d, e \
+             on conflict do nothing returning 1 \
+         ), {expressions}, verdict as materialized ( \
+             select abort_unless( \
+                 (select count(*) from claimed) = cardinality(${ids}::uuid[]), \
+                 not exists (select from blocked_keys b join unnest(${topics}::text[], ${keys}::bytea[]) as c (t, k) \
+                             on b.topic = c.t and b.key = c.k), \
+                 (select ok from valid)) as ok \
+         ), written as ( \
+             insert into outbox (topic, key, headers, payload) \
+             select t, k, h, p from verdict cross join \
+                 unnest(${row_topics}::text[], ${row_keys}::bytea[], ${row_headers}::bytea[], ${row_payloads}::bytea[]) \
+                 with ordinality as r (t, k, h, p, n) where verdict.ok order by n returning id \
+         ) select (select ok from verdict), coalesce((select array_agg(id order by id) from written), '{{}}')"
+    )
+}
