@@ -1,7 +1,7 @@
 //! What order-service does when something happens: to an event of another service, to a customer's wish, to a deadline.
 //!
-//! All three lock the order's row first, decide in [`crate::domain`], and write state, timeline and outbox in the one
-//! transaction (I11).
+//! All three decide in [`crate::domain`] on the order's row, which is locked or is seen to be as it was read, and write
+//! state, timeline and outbox in the one transaction (I11).
 
 mod cancel;
 mod events;
