@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use contracts::OrderId;
 use jiff::Timestamp;
-use messaging::Failure;
+use messaging::{Failure, proposal};
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor, Row as _};
@@ -40,15 +40,13 @@ pub async fn look_at(
     .bind(order_ids)
     .fetch_all(db)
     .await?;
-    let mut now = Timestamp::MAX;
     let mut known = Vec::with_capacity(rows.len());
     for row in &rows {
-        now = now.min(row.try_get::<jiff_sqlx::Timestamp, _>("now")?.to_jiff());
         if let Some(order_id) = row.try_get("order_id")? {
             known.push((OrderId(order_id), reservation(row)?));
         }
     }
-    Ok((Tracked::read(known), now))
+    Ok((Tracked::read(known), proposal::clock(&rows)?))
 }
 
 /// A reservation, and when it last changed, for people.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use contracts::OrderId;
 use jiff::Timestamp;
-use messaging::{Failure, FailureKind, Write};
+use messaging::{Failure, FailureKind, Write, proposal};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgExecutor, Row as _};
 use uuid::Uuid;
@@ -60,16 +60,21 @@ fn columns(keys: &BTreeSet<Key>) -> (Vec<Uuid>, Vec<&'static str>) {
 }
 
 fn known(row: &PgRow) -> Result<(Key, Known), Failure> {
-    let (template, state): (String, String) = (row.try_get("template")?, row.try_get("state")?);
     let lease_left: Option<f64> = row.try_get("lease_left_secs")?;
     let lease_left = Duration::try_from_secs_f64(lease_left.unwrap_or_default()).unwrap_or_default();
-    let delivery = Delivery {
-        state: State::parse(&state).ok_or_else(|| foreign("deliveries.state", &state))?,
-        leased: !lease_left.is_zero(),
-        in_doubt: row.try_get("in_doubt")?,
-    };
+    let delivery = Delivery { state: state(row)?, leased: !lease_left.is_zero(), in_doubt: row.try_get("in_doubt")? };
+    Ok((key(row)?, Known { delivery, lease_left }))
+}
+
+fn key(row: &PgRow) -> Result<Key, Failure> {
+    let template: String = row.try_get("template")?;
     let template = Template::parse(&template).ok_or_else(|| foreign("deliveries.template", &template))?;
-    Ok(((OrderId(row.try_get("order_id")?), template), Known { delivery, lease_left }))
+    Ok((OrderId(row.try_get("order_id")?), template))
+}
+
+fn state(row: &PgRow) -> Result<State, Failure> {
+    let state: String = row.try_get("state")?;
+    State::parse(&state).ok_or_else(|| foreign("deliveries.state", &state))
 }
 
 /// The columns of claims, one array each.
@@ -113,11 +118,6 @@ pub async fn claim_new(db: impl PgExecutor<'_>, claims: &[Claim], lease: Duratio
     .bind(lease.as_secs_f64())
     .fetch_all(db)
     .await?;
-    let key = |row: &PgRow| {
-        let template: String = row.try_get(1)?;
-        let template = Template::parse(&template).ok_or_else(|| foreign("deliveries.template", &template))?;
-        Ok((OrderId(row.try_get(0)?), template))
-    };
     rows.iter().map(key).collect()
 }
 
@@ -209,18 +209,13 @@ pub async fn look_at(
     .bind(templates)
     .fetch_all(db)
     .await?;
-    let mut now = Timestamp::MAX;
     let mut known = BTreeMap::new();
     for row in &rows {
-        now = now.min(row.try_get::<jiff_sqlx::Timestamp, _>("now")?.to_jiff());
-        if let Some(order_id) = row.try_get("order_id")? {
-            let (template, state): (String, String) = (row.try_get("template")?, row.try_get("state")?);
-            let template = Template::parse(&template).ok_or_else(|| foreign("deliveries.template", &template))?;
-            let state = State::parse(&state).ok_or_else(|| foreign("deliveries.state", &state))?;
-            known.insert((OrderId(order_id), template), state);
+        if row.try_get::<Option<Uuid>, _>("order_id")?.is_some() {
+            known.insert(key(row)?, state(row)?);
         }
     }
-    Ok((known, now))
+    Ok((known, proposal::clock(&rows)?))
 }
 
 /// How a delivery ends.

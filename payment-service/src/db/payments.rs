@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use contracts::{Currency, Money, OrderId};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use messaging::{Failure, Write};
+use messaging::{Failure, Write, proposal};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgExecutor, Row as _};
 use uuid::Uuid;
@@ -53,16 +53,14 @@ pub async fn look_at(db: impl PgExecutor<'_>, order_ids: &[Uuid]) -> Result<(Led
     .bind(order_ids)
     .fetch_all(db)
     .await?;
-    let mut now = Timestamp::MAX;
     let mut before = BTreeMap::new();
     for row in &rows {
-        now = now.min(row.try_get::<jiff_sqlx::Timestamp, _>("now")?.to_jiff());
         if row.try_get::<Option<Uuid>, _>("order_id")?.is_some() {
             let payment = read(row)?;
             before.insert(payment.order_id, payment);
         }
     }
-    Ok((Ledger { after: before.clone(), before }, now))
+    Ok((Ledger { after: before.clone(), before }, proposal::clock(&rows)?))
 }
 
 /// Locks and reads the payments of these orders, sorted, with those of their intents that a decision may depend on.
@@ -102,10 +100,10 @@ pub async fn save(db: &mut PgConnection, ledger: &Ledger) -> Result<(), Failure>
 /// The same of payments that [`look_at`] found, as a proposal; `None` where intents are concerned, or a payment that was read
 /// is not written.
 pub fn proposed(ledger: &Ledger) -> Option<Write> {
-    let settled = |payment: &Payment| payment.intents.is_empty() && !payment.state.may_have_open_intents();
-    let before = ledger.before.iter().all(|(id, before)| settled(before) && ledger.after.get(id) != Some(before));
-    let after = ledger.after.values().all(|payment| payment.intents.is_empty());
-    (before && after).then(|| write(ledger))
+    let concerned = ledger.before.values().any(|payment| payment.state.may_have_open_intents())
+        || ledger.after.values().any(|payment| !payment.intents.is_empty());
+    let all_written = ledger.changed().filter(|(_, before)| before.is_some()).count() == ledger.before.len();
+    (all_written && !concerned).then(|| write(ledger))
 }
 
 /// The payments without their intents. Valid where those that are new were not there and the others are as they were.

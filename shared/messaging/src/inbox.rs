@@ -85,17 +85,22 @@ pub struct Claim {
     pub takes: Takes,
 }
 
-/// The claim of events that come for the first time, also as a part of a larger statement ([`crate::standing`]).
+/// The claim of events that come for the first time, with the places of their days and ids: also a part of larger statements
+/// ([`crate::standing`], [`crate::proposal`]).
 macro_rules! claim_new {
-    () => {
-        "insert into processed_events (day, event_id, outcome, attempt) \
-         select d, e, 'done', 1 from unnest($1::date[], $2::uuid[]) as c (d, e) order by d, e \
-         on conflict do nothing returning event_id, clock_timestamp() as now"
+    ($days:literal, $ids:literal) => {
+        concat!(
+            "insert into processed_events (day, event_id, outcome, attempt) select d, e, 'done', 1 from unnest(",
+            $days,
+            "::date[], ",
+            $ids,
+            "::uuid[]) as c (d, e) order by d, e on conflict do nothing returning event_id, clock_timestamp() as now"
+        )
     };
 }
 pub(crate) use claim_new;
 
-const CLAIM_NEW: &str = claim_new!();
+const CLAIM_NEW: &str = claim_new!("$1", "$2");
 
 const CLAIM_COMEBACK: &str = "insert into processed_events as p (day, event_id, outcome, attempt) \
      select d, e, 'done', a from unnest($1::date[], $2::uuid[], $3::smallint[]) as c (d, e, a) order by d, e \

@@ -280,10 +280,10 @@ impl Outgoing {
         &self.rows
     }
 
-    /// They were written, under these ids.
+    /// The first of them were written, under these ids.
     pub(crate) fn wrote(&mut self, ids: Vec<i64>) {
-        let written = ids.into_iter().zip(self.rows.drain(..)).map(|(id, row)| Written { id, row: Arc::new(row) });
-        self.written.extend(written);
+        let rows = self.rows.drain(..ids.len().min(self.rows.len()));
+        self.written.extend(ids.into_iter().zip(rows).map(|(id, row)| Written { id, row: Arc::new(row) }));
     }
 
     /// Whether an event was named as failed.
@@ -308,10 +308,8 @@ impl Outgoing {
     /// The same, with at most so many rows in a statement.
     pub(crate) async fn write_by(&mut self, db: &mut PgConnection, at_once: usize) -> Result<(), Failure> {
         while !self.rows.is_empty() {
-            let rows: Vec<Row> = self.rows.drain(..self.rows.len().min(at_once)).collect();
-            let ids = insert(db, &rows).await?;
-            let written = ids.into_iter().zip(rows).map(|(id, row)| Written { id, row: Arc::new(row) });
-            self.written.extend(written);
+            let ids = insert(db, &self.rows[..self.rows.len().min(at_once)]).await?;
+            self.wrote(ids);
         }
         Ok(())
     }

@@ -7,13 +7,13 @@
 //! appends to the outbox; or it leaves no trace, and the batch is decided under locks.
 
 use jiff::Timestamp;
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, PgConnection, Postgres, Row as _, Type};
 
-use crate::blocked::OrderKeyRef;
+use crate::blocked::{OrderKeyRef, blocks_of_keys};
 use crate::failure::{Failure, FailureKind};
 use crate::identity::Identity;
-use crate::inbox;
+use crate::inbox::{self, claim_new};
 use crate::outbox::{Columns, Row};
 
 /// What a handler wants to write for a whole batch: common table expressions (constant SQL) and their arguments.
@@ -98,21 +98,37 @@ fn statement(expressions: &str, taken: usize) -> String {
     let [days, ids, topics, keys, row_topics, row_keys, row_headers, row_payloads] =
         std::array::from_fn(|index| taken + index + 1);
     format!(
-        "with claimed as (\
-             insert into processed_events (day, event_id, outcome, attempt) \
-             select d, e, 'done', 1 from unnest(${days}::date[], ${ids}::uuid[]) as c (d, e) order by d, e \
-             on conflict do nothing returning 1 \
-         ), {expressions}, verdict as materialized ( \
-             select abort_unless( \
-                 (select count(*) from claimed) = cardinality(${ids}::uuid[]), \
-                 not exists (select from blocked_keys b join unnest(${topics}::text[], ${keys}::bytea[]) as c (t, k) \
-                             on b.topic = c.t and b.key = c.k), \
-                 (select ok from valid)) as ok \
-         ), written as ( \
-             insert into outbox (topic, key, headers, payload) \
-             select t, k, h, p from verdict cross join \
-                 unnest(${row_topics}::text[], ${row_keys}::bytea[], ${row_headers}::bytea[], ${row_payloads}::bytea[]) \
-                 with ordinality as r (t, k, h, p, n) where verdict.ok order by n returning id \
-         ) select (select ok from verdict), coalesce((select array_agg(id order by id) from written), '{{}}')"
+        concat!(
+            "with claimed as (",
+            claim_new!("${days}", "${ids}"),
+            "), {expressions}, verdict as materialized ( \
+                 select abort_unless((select count(*) from claimed) = cardinality(${ids}::uuid[]), not exists (",
+            blocks_of_keys!("${topics}", "${keys}", ""),
+            "), (select ok from valid)) as ok \
+             ), written as ( \
+                 insert into outbox (topic, key, headers, payload) \
+                 select t, k, h, p from verdict cross join \
+                     unnest(${row_topics}::text[], ${row_keys}::bytea[], ${row_headers}::bytea[], ${row_payloads}::bytea[]) \
+                     with ordinality as r (t, k, h, p, n) where verdict.ok order by n returning id \
+             ) select (select ok from verdict), coalesce((select array_agg(id order by id) from written), '{{}}')"
+        ),
+        days = days,
+        ids = ids,
+        expressions = expressions,
+        topics = topics,
+        keys = keys,
+        row_topics = row_topics,
+        row_keys = row_keys,
+        row_headers = row_headers,
+        row_payloads = row_payloads,
     )
+}
+
+/// The database's clock when these rows were read, of their column `now timestamptz`; of one row at least.
+pub fn clock(rows: &[PgRow]) -> Result<Timestamp, Failure> {
+    let mut now = Timestamp::MAX;
+    for row in rows {
+        now = now.min(row.try_get::<jiff_sqlx::Timestamp, _>("now")?.to_jiff());
+    }
+    Ok(now)
 }

@@ -20,7 +20,7 @@ use crate::inbox::{self, Claimed, claim_new};
 /// run in their order, which is the lock order. All events are in one row.
 const CLAIM_NEW: &str = concat!(
     "with claimed as (",
-    claim_new!(),
+    claim_new!("$1", "$2"),
     "), blocks as (",
     blocks_of_keys!("$3", "$4", " order by b.topic, b.key for share of b"),
     ") select array_agg(event_id), max(now), null::text as topic, null::bytea as key, null::uuid as head_event_id, \

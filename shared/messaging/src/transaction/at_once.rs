@@ -39,8 +39,7 @@ impl<H: Handler> Transactor<H> {
         if fault::removed(Guard::InboxClaim) || fault::removed(Guard::HeldKey) {
             return Ok(None);
         }
-        let failed = |items: &Vec<&Item<_, _>>| items.iter().any(|item| known_failures.contains_key(&item.event_id));
-        let Some(items) = ordinary(part).filter(|items| !failed(items)) else { return Ok(None) };
+        let Some(items) = ordinary(part, known_failures) else { return Ok(None) };
         trail.at(Step::Propose);
         let mut out = Outgoing::new(&self.settings.service);
         out.caused_by(items.iter().map(|item| (item.event_id, &*item.record)));
@@ -93,17 +92,18 @@ fn unless_outage<T>(result: Result<T, Failure>) -> Result<Option<T>, Failure> {
 }
 
 /// The events of the part where all of them come for the first time, each once, and are ready to be decided.
-fn ordinary<E: EventSet, A>(part: &[Task<E, A>]) -> Option<Vec<&Item<E, A>>> {
+fn ordinary<'a, E: EventSet, A>(
+    part: &'a [Task<E, A>],
+    known_failures: &HashMap<EventId, Failure>,
+) -> Option<Vec<&'a Item<E, A>>> {
     let mut seen = HashSet::with_capacity(part.len());
-    let item = |task: &'_ Task<E, A>| -> bool {
-        !task.arrival.comeback && task.arrival.due.is_none() && seen.insert(task.arrival.identity.event_id)
+    let item = |task: &'a Task<E, A>| {
+        let first_time = !task.arrival.comeback && task.arrival.due.is_none();
+        match &task.prepared {
+            Prepared::Item(item) if first_time && seen.insert(item.event_id) => Some(item),
+            Prepared::Item(_) | Prepared::Nothing | Prepared::Failed(_) | Prepared::Held(_) => None,
+        }
     };
-    if !part.iter().all(item) {
-        return None;
-    }
-    let items = part.iter().map(|task| match &task.prepared {
-        Prepared::Item(item) => Some(item),
-        Prepared::Nothing | Prepared::Failed(_) | Prepared::Held(_) => None,
-    });
-    items.collect()
+    let items: Option<Vec<_>> = part.iter().map(item).collect();
+    items.filter(|items| !items.iter().any(|item| known_failures.contains_key(&item.event_id)))
 }
