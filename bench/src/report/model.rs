@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{Flush, Limits, flush};
 use crate::plan::ABLATIONS;
-use crate::rig::{Durability, Servers};
+use crate::rig::{Durability, Mails, Servers};
 use crate::scenarios::{Drain, EndToEnd, Latency, Post, Recovery, Soak};
 
 /// What was measured, where and under which settings.
@@ -30,8 +30,16 @@ pub struct Provenance {
     pub rustc: String,
     /// The durability of the servers.
     pub durability: Durability,
+    /// Where mails are written, `memory` or `disk`; those of a soak are on the disk.
+    #[serde(default = "on_disk")]
+    pub mails: String,
     /// What a flush cost before anything else.
     pub flush_before: Flush,
+}
+
+/// Where they were before this was stated.
+fn on_disk() -> String {
+    "disk".to_owned()
 }
 
 impl Provenance {
@@ -49,6 +57,7 @@ impl Provenance {
             kernel: said("uname", &["-sr"]),
             rustc: said("rustc", &["--version"]),
             durability: servers.durability().await?,
+            mails: Mails::place()?.to_owned(),
             flush_before: flush::measure(servers.folder()).await?,
         })
     }

@@ -1,8 +1,10 @@
 //! What is measured: a Kafka, a PostgreSQL, the sandbox gateway and the four services, as processes of their own.
 
+mod mails;
 mod servers;
 mod suite;
 
+pub use mails::{KeepMails, Mails};
 pub use ops::verify::Service;
 pub use servers::{CountStatements, Durability, Servers};
 pub use suite::{EXTRA_SKUS, Overrides, Suite, binary, migrate, stock_shelf};

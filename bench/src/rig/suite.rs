@@ -13,7 +13,7 @@ use ops::verify::{MailSource, Places, Service};
 use sqlx::PgExecutor;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
-use super::Servers;
+use super::{KeepMails, Mails, Servers};
 
 /// How long a service may take to be ready, and to stop.
 const BOUND: Duration = Duration::from_secs(60);
@@ -30,6 +30,8 @@ pub struct Overrides {
     pub environment: Vec<(String, String)>,
     /// Where the services' and the gateway's programs are, where not beside this one.
     pub programs: Option<PathBuf>,
+    /// Where mails go.
+    pub mails: KeepMails,
 }
 
 impl Overrides {
@@ -74,6 +76,7 @@ pub struct Suite {
     gateway: ServiceProcess,
     gateway_address: String,
     folder: PathBuf,
+    mails: Mails,
     overrides: Overrides,
 }
 
@@ -90,7 +93,8 @@ impl Suite {
         let wanted = topics::Overrides { partitions: overrides.partitions, replication: None };
         topics::apply(&bootstrap.as_str().into(), &format!("{name}-"), &TopicsFile::builtin()?, wanted).await?;
         let folder = servers.folder().join(&name);
-        std::fs::create_dir_all(folder.join("mails"))?;
+        std::fs::create_dir_all(&folder)?;
+        let mails = Mails::create(overrides.mails, &folder)?;
         let (mut urls, mut pools, mut addresses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for service in Service::ALL {
             let database = format!("{name}_{}", service.emits());
@@ -125,6 +129,7 @@ impl Suite {
             gateway,
             gateway_address,
             folder,
+            mails,
             overrides,
         })
     }
@@ -165,7 +170,7 @@ impl Suite {
             ("LOG_FORMAT", "json".to_owned()),
             ("RUST_LOG", "warn".to_owned()),
             ("GATEWAY_URL", format!("http://{}", self.gateway_address)),
-            ("MAIL_DIR", self.folder.join("mails").display().to_string()),
+            ("MAIL_DIR", self.mails.path().display().to_string()),
             // A killed member is noticed within seconds; what is killed here comes back at once.
             ("SESSION_TIMEOUT_MS", "6000".to_owned()),
         ];
@@ -263,7 +268,7 @@ impl Suite {
             brokers: self.bootstrap.as_str().into(),
             prefix: format!("{}-", self.name),
             gateway_url: format!("http://{}", self.gateway_address),
-            mails: MailSource::Folder(self.folder.join("mails")),
+            mails: MailSource::Folder(self.mails.path().to_owned()),
             key_lifetime: DEFAULT_KEY_LIFETIME,
         }
     }

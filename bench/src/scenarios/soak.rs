@@ -10,7 +10,7 @@ use super::end_to_end::{by_second, resident_mb};
 use super::rest::{all_taken, final_times, seconds_between, until_at_rest, warm_up};
 use crate::gate;
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
-use crate::rig::{Overrides, Servers, Service, Suite};
+use crate::rig::{KeepMails, Overrides, Servers, Service, Suite};
 
 /// What was found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,7 +32,8 @@ pub struct Soak {
 /// # Errors
 /// When anything fails, or the load is not taken.
 pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64) -> Result<Soak> {
-    let mut suite = Suite::prepare(servers, Overrides::default()).await?;
+    let overrides = Overrides { mails: KeepMails::OnDisk, ..Overrides::default() };
+    let mut suite = Suite::prepare(servers, overrides).await?;
     suite.start_all().await?;
     warm_up(&suite, size.warm_up_orders).await?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]

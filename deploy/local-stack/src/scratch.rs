@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::statvfs::statvfs;
 use tempfile::TempDir;
 
 use crate::{account::Account, guard};
@@ -25,12 +26,30 @@ impl Scratch {
         let Some(place) = places.iter().find(|place| usable(place)) else {
             bail!("none of {places:?} can be entered by the account that runs PostgreSQL")
         };
+        let scratch = Self::make_in(place, purpose)?;
+        // PostgreSQL's account passes through it; what is secret in it is protected by its own mode.
+        crate::account::create_open_folder(scratch.path())?;
+        Ok(scratch)
+    }
+
+    /// Makes a folder in memory, on a machine that has a place for that with so many bytes free.
+    ///
+    /// # Errors
+    /// When there is such a place and no folder can be made in it.
+    pub fn in_memory(purpose: &str, bytes: u64) -> Result<Option<Self>> {
+        let place = Path::new("/dev/shm");
+        let free = statvfs(place).map_or(0, |system| system.blocks_available() * system.fragment_size());
+        if free < bytes {
+            return Ok(None);
+        }
+        Self::make_in(place, purpose).map(Some)
+    }
+
+    fn make_in(place: &Path, purpose: &str) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix(&format!("order-suite-{purpose}-"))
             .tempdir_in(place)
             .with_context(|| format!("making a folder in {}", place.display()))?;
-        // PostgreSQL's account passes through it; what is secret in it is protected by its own mode.
-        crate::account::create_open_folder(folder.path())?;
         guard::remove_at_end(folder.path())?;
         Ok(Self { folder })
     }
@@ -38,5 +57,20 @@ impl Scratch {
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_in_memory_is_made_where_there_is_room_and_goes_with_its_owner() {
+        assert!(Scratch::in_memory("test", u64::MAX).expect("asked").is_none());
+        let Some(scratch) = Scratch::in_memory("test", 1).expect("made") else { return };
+        let folder = scratch.path().to_owned();
+        assert!(folder.starts_with("/dev/shm") && folder.is_dir());
+        drop(scratch);
+        assert!(!folder.exists());
     }
 }

@@ -106,7 +106,7 @@ impl Settings {
             retry_in_place_pause: Duration::from_millis(50),
             batch_max: 500,
             statement_events: None,
-            optimistic_events: 16,
+            optimistic_events: 4,
             lanes: None,
             linger: Duration::ZERO,
             calls_per_lane: 128,

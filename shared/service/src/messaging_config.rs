@@ -51,7 +51,7 @@ pub struct MessagingConfig {
     /// are worth, writes rows one by one).
     #[serde(default)]
     pub statement_events: Option<usize>,
-    /// `OPTIMISTIC_EVENTS`: the most events of a transaction that are decided without locks first (default 16; 0 for none).
+    /// `OPTIMISTIC_EVENTS`: the most events of a transaction that are decided without locks first (default 4; 0 for none).
     #[serde(default)]
     pub optimistic_events: Option<usize>,
     /// `LANES`: how many lanes work side by side, each with a transaction of its own (default: half as many as there are
