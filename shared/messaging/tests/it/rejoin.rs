@@ -18,7 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::rig::{Rig, placed};
 
 /// Whether a client is stranded is a race inside it: more than chance needs.
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 60;
+/// How long brokers are left out: another time in each round. Always the same, and rounds and the client's looks at metadata
+/// may keep step with each other, so that the race ends the same way each time.
+const PAUSE: Duration = Duration::from_millis(500);
+const STEP: Duration = Duration::from_millis(70);
+const STEPS: usize = 10;
 /// Many topics: the longer a client reads in the response, the more often it loses the race.
 const TIERS: [u64; 12] = [100; 12];
 
@@ -153,7 +158,7 @@ async fn a_consumer_and_a_relay_that_lost_every_broker_go_on_with_new_clients() 
         rounds += 1;
         ensure!(rounds <= ROUNDS, "the consumer has never lost its brokers");
         wire.leaves_out_brokers.store(true, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(800)).await;
+        tokio::time::sleep(PAUSE + STEP * u32::try_from(rounds % STEPS)?).await;
         wire.leaves_out_brokers.store(false, Ordering::Relaxed);
         rig.publish(&placed("card")).await?;
         rig.wait_applied(1 + rounds).await?;
