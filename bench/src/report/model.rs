@@ -30,7 +30,7 @@ pub struct Provenance {
     pub rustc: String,
     /// The durability of the servers.
     pub durability: Durability,
-    /// Where mails are written, `memory` or `disk`; those of a soak are on the disk.
+    /// Where the folder of mails is, `in memory` or `on the disk`; that of a soak is on the disk.
     #[serde(default = "on_disk")]
     pub mails: String,
     /// What a flush cost before anything else.
@@ -39,7 +39,7 @@ pub struct Provenance {
 
 /// Where they were before this was stated.
 fn on_disk() -> String {
-    "disk".to_owned()
+    Mails::ON_DISK.to_owned()
 }
 
 impl Provenance {

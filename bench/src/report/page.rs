@@ -200,8 +200,8 @@ fn provenance(text: &mut String, results: &Results) {
     let _ = writeln!(
         text,
         "Commit {}, {}, {} cores ({}), {} MB, {}. PostgreSQL {} with fsync={}, synchronous_commit={}, \
-         full_page_writes={}, wal_sync_method={}; Kafka producers with acks={}, one broker; mails in a folder (in the \
-         machine's {}). Load, services, broker and database share the cores. One flush (8 KiB and fdatasync, pg_test_fsync): {} µs before{after}.\n",
+         full_page_writes={}, wal_sync_method={}; Kafka producers with acks={}, one broker; mails in a folder {}. Load, services, \
+         broker and database share the cores. One flush (8 KiB and fdatasync, pg_test_fsync): {} µs before{after}.\n",
         provenance.commit,
         provenance.rustc,
         provenance.cores,

@@ -31,6 +31,9 @@ pub struct Mails {
 }
 
 impl Mails {
+    /// What [`Mails::place`] says where they are not in memory.
+    pub const ON_DISK: &str = "on the disk";
+
     /// An empty folder; on the disk, among the other files of the suite in `beside`.
     ///
     /// # Errors
@@ -40,7 +43,10 @@ impl Mails {
             KeepMails::InMemory => Scratch::in_memory("bench-mails", FREE)?,
             KeepMails::OnDisk => None,
         };
-        let folder = memory.as_ref().map_or_else(|| beside.join("mails"), |memory| memory.path().to_owned());
+        let folder = match &memory {
+            Some(memory) => memory.path().to_owned(),
+            None => beside.join("mails"),
+        };
         std::fs::create_dir_all(&folder)?;
         Ok(Self { folder, _memory: memory })
     }
@@ -50,11 +56,11 @@ impl Mails {
         &self.folder
     }
 
-    /// Where those that are kept in memory really go on this machine, in a word for the report.
+    /// Where those that are to be kept in memory go on this machine, in words for the report.
     ///
     /// # Errors
     /// When it can't be tried.
     pub fn place() -> Result<&'static str> {
-        Ok(if Scratch::in_memory("bench-mails", FREE)?.is_some() { "memory" } else { "disk" })
+        Ok(if Scratch::in_memory("bench-mails", FREE)?.is_some() { "in memory" } else { Self::ON_DISK })
     }
 }
