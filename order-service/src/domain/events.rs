@@ -18,6 +18,17 @@ pub enum SagaEvent {
     Notification(NotificationEvent),
 }
 
+/// Who waits for an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// The customer: it decides the order by itself.
+    Alone,
+    /// The customer, once its counterpart is there as well: payment and stock decide the order together.
+    WithItsCounterpart,
+    /// Nobody: it is told in the timeline.
+    ByNobody,
+}
+
 const COUNT: usize = PaymentEvent::TYPES.len() + StockEvent::TYPES.len() + NotificationEvent::TYPES.len();
 
 const ALL_TYPES: [&str; COUNT] = {
@@ -72,13 +83,16 @@ impl SagaEvent {
         !matches!(self, Self::Notification(_))
     }
 
-    /// Whether somebody waits for it: the order may be decided by it.
-    pub fn is_awaited(&self) -> bool {
-        matches!(
-            self,
-            Self::Payment(PaymentEvent::Authorized(_) | PaymentEvent::Declined(_))
-                | Self::Stock(StockEvent::Reserved(_) | StockEvent::Rejected(_))
-        )
+    /// Who waits for it.
+    pub fn awaited(&self) -> Awaited {
+        match self {
+            Self::Payment(PaymentEvent::Declined(_) | PaymentEvent::CaptureFailed(_))
+            | Self::Stock(StockEvent::Rejected(_)) => Awaited::Alone,
+            Self::Payment(PaymentEvent::Authorized(_)) | Self::Stock(StockEvent::Reserved(_)) => {
+                Awaited::WithItsCounterpart
+            }
+            Self::Payment(_) | Self::Stock(_) | Self::Notification(_) => Awaited::ByNobody,
+        }
     }
 
     /// The event in a few words, for the timeline.

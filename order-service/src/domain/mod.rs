@@ -10,7 +10,7 @@ mod saga;
 mod saga_tests;
 mod timeline;
 
-pub use events::SagaEvent;
+pub use events::{Awaited, SagaEvent};
 pub use fingerprint::{Fingerprint, IdempotencyKey, KeyError, integer};
 pub use order::{FollowUp, Order};
 pub use pricing::{Priced, PricingError, PricingProblem, Product, RequestedLine, price};

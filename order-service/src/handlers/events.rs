@@ -2,18 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use contracts::OrderId;
+use contracts::{EventSet as _, OrderId};
 use jiff::Timestamp;
 use messaging::{Batch, Calls, Delivered, Edit, Failure, Handler, Item, Outgoing, Proposal, Write};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::counterpart::HalfAnswered;
 use super::{Cause, announce, unknown_order};
 use crate::db::orders::{self, Changed};
 use crate::db::timeline;
 use crate::deadlines::Lag;
-use crate::domain::{Entry, Order, Saga, SagaEvent};
+use crate::domain::{Awaited, Entry, Order, Saga, SagaEvent};
 use crate::metrics::{Ended, OrderMetrics};
 
 /// The consumer group's business: fold each event over its order's saga, and tell the timeline.
@@ -23,12 +25,13 @@ use crate::metrics::{Ended, OrderMetrics};
 pub struct SagaHandler {
     lag: Lag,
     metrics: OrderMetrics,
+    half_answered: Arc<Mutex<HalfAnswered>>,
 }
 
 impl SagaHandler {
     /// A handler that tells `lag` how old its events are.
     pub fn new(lag: Lag) -> Self {
-        Self { lag, metrics: OrderMetrics::default() }
+        Self { lag, ..Self::default() }
     }
 
     /// Counts the orders that end.
@@ -45,8 +48,15 @@ impl Handler for SagaHandler {
     const CALLS: Calls = Calls::Never;
     const PROPOSES: bool = true;
 
+    /// The first of the two answers that decide an order is taken along by the second: one transaction for both.
     fn lingers(&self, event: &SagaEvent) -> bool {
-        !event.is_awaited()
+        match event.awaited() {
+            Awaited::Alone => false,
+            Awaited::WithItsCounterpart => {
+                self.half_answered.lock().unwrap_or_else(PoisonError::into_inner).is_first(event.order_id())
+            }
+            Awaited::ByNobody => true,
+        }
     }
 
     async fn call(&self, _: &Delivered<SagaEvent>, plan: Infallible) -> Result<Infallible, Failure> {
@@ -181,4 +191,27 @@ fn distinct(ids: impl Iterator<Item = OrderId>) -> Vec<Uuid> {
     ids.sort_unstable();
     ids.dedup();
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(event_type: &str, order_id: OrderId, more: &str) -> SagaEvent {
+        let data = format!(r#"{{"order_id":"{order_id}"{more}}}"#);
+        SagaEvent::decode(event_type, data.as_bytes()).expect("valid").expect("in the set")
+    }
+
+    #[test]
+    fn nobody_waits_for_the_first_of_two_answers_and_a_refusal_is_the_last() {
+        let handler = SagaHandler::default();
+        let reserved = |order_id| event("stock.reserved.v1", order_id, "");
+        let amount = r#","authorization_id":"a","amount":{"amount_minor":1,"currency":"EUR"}"#;
+        let authorized = |order_id| event("payment.authorized.v1", order_id, amount);
+        let declined = |order_id| event("payment.declined.v1", order_id, r#","code":"card_declined""#);
+        let (one, other, refused) = (OrderId::new(), OrderId::new(), OrderId::new());
+        assert!(handler.lingers(&reserved(one)) && handler.lingers(&authorized(other)));
+        assert!(!handler.lingers(&authorized(one)) && !handler.lingers(&reserved(other)), "whichever comes second");
+        assert!(!handler.lingers(&declined(refused)));
+    }
 }

@@ -4,6 +4,7 @@
 //! state, timeline and outbox in the one transaction (I11).
 
 mod cancel;
+mod counterpart;
 mod events;
 
 use contracts::{Event, OrderId, TraceParent};

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{foreign, intents};
 use crate::domain::{Payment, State};
 
-/// The payments of a transaction: what was read under lock, and what became of it.
+/// The payments of a transaction: what was read, and what became of it.
 #[derive(Debug, Default)]
 pub struct Ledger {
     before: BTreeMap<OrderId, Payment>,
@@ -21,6 +21,12 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Nothing decided yet on payments that were read.
+    pub fn of(payments: impl IntoIterator<Item = Payment>) -> Self {
+        let before: BTreeMap<_, _> = payments.into_iter().map(|payment| (payment.order_id, payment)).collect();
+        Self { after: before.clone(), before }
+    }
+
     /// The order's payment as decided so far.
     pub fn get(&self, order_id: OrderId) -> Option<&Payment> {
         self.after.get(&order_id)
@@ -53,14 +59,13 @@ pub async fn look_at(db: impl PgExecutor<'_>, order_ids: &[Uuid]) -> Result<(Led
     .bind(order_ids)
     .fetch_all(db)
     .await?;
-    let mut before = BTreeMap::new();
+    let mut payments = Vec::with_capacity(rows.len());
     for row in &rows {
         if row.try_get::<Option<Uuid>, _>("order_id")?.is_some() {
-            let payment = read(row)?;
-            before.insert(payment.order_id, payment);
+            payments.push(read(row)?);
         }
     }
-    Ok((Ledger { after: before.clone(), before }, proposal::clock(&rows)?))
+    Ok((Ledger::of(payments), proposal::clock(&rows)?))
 }
 
 /// Locks and reads the payments of these orders, sorted, with those of their intents that a decision may depend on.
@@ -86,7 +91,7 @@ pub async fn lock(db: &mut PgConnection, order_ids: &[Uuid]) -> Result<Ledger, F
             }
         }
     }
-    Ok(Ledger { after: before.clone(), before })
+    Ok(Ledger::of(before.into_values()))
 }
 
 /// Writes what changed. A conflict where another transaction was first with an order: nothing was decided on its row.

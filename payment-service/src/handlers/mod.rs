@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use contracts::EventSet;
 use contracts::orders::OrderEvent;
 use contracts::payments::PaymentEvent;
+use contracts::{EventSet, OrderId};
 use jiff::Timestamp;
 use messaging::{Batch, Calls, Delivered, Edit, Failed, Failure, Handler, Item, Outgoing, OutgoingEvent, Proposal};
 use sqlx::{PgConnection, PgPool};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::db;
 use crate::db::payments::Ledger;
-use crate::domain::{self, Answer, Context, NeedsCall, Origin, Plan, Rules};
+use crate::domain::{self, Answer, Context, NeedsCall, Origin, Payment, Plan, Rules};
 use crate::gateway::{PaymentGateway, status};
 use crate::resolver::Nudge;
 
@@ -27,6 +27,28 @@ pub struct PaymentHandler<G> {
     gateway: Arc<G>,
     rules: Rules,
     nudge: Nudge,
+}
+
+/// The payment as it was when its call was planned. The transaction is proposed on it, without another look: where it has changed
+/// since, the proposal is stale.
+#[derive(Debug, Clone)]
+struct Seen {
+    payment: Option<Payment>,
+    at: Timestamp,
+}
+
+/// A call to make.
+#[derive(Debug, Clone)]
+pub struct PlannedCall {
+    plan: Plan,
+    seen: Seen,
+}
+
+/// What the gateway answered.
+#[derive(Debug)]
+pub struct Answered {
+    answer: Answer,
+    seen: Seen,
 }
 
 impl<G: PaymentGateway> PaymentHandler<G> {
@@ -45,7 +67,7 @@ impl<G: PaymentGateway> PaymentHandler<G> {
     pub async fn decide(
         &self,
         db: &mut PgConnection,
-        items: &[&Item<OrderEvent, Answer>],
+        items: &[&Item<OrderEvent, Answered>],
         out: &mut Outgoing,
         now: Timestamp,
     ) -> Result<(), Failure> {
@@ -59,14 +81,15 @@ impl<G: PaymentGateway> PaymentHandler<G> {
     fn enter(
         &self,
         ledger: &mut Ledger,
-        items: &[&Item<OrderEvent, Answer>],
+        items: &[&Item<OrderEvent, Answered>],
         out: &mut Outgoing,
         now: Timestamp,
     ) -> Result<(), Failure> {
         for item in items {
             let context = Context { now, origin: origin(item), rules: self.rules };
             let payment = ledger.get(item.order_id()).cloned();
-            match domain::on_event(payment, &item.event, item.answer.as_ref(), &context) {
+            let answer = item.answer.as_ref().map(|answered| &answered.answer);
+            match domain::on_event(payment, &item.event, answer, &context) {
                 Ok(decision) => {
                     let (order_id, state) = (decision.payment.order_id, decision.payment.state.as_str());
                     let trace_id = context.origin.trace.trace_id();
@@ -85,15 +108,23 @@ impl<G: PaymentGateway> PaymentHandler<G> {
 
 impl<G: PaymentGateway> Handler for PaymentHandler<G> {
     type Event = OrderEvent;
-    type Plan = Plan;
-    type Answer = Answer;
+    type Plan = PlannedCall;
+    type Answer = Answered;
     const CALLS: Calls = Calls::BeforeTransaction;
     const PROPOSES: bool = true;
 
-    async fn plan(&self, db: &PgPool, events: &[Arc<Delivered<OrderEvent>>]) -> Result<Vec<Option<Plan>>, Failure> {
-        let (payments, _) = db::payments::look_at(db, &sorted(events.iter().map(|delivered| &delivered.event))).await?;
-        let plan =
-            |delivered: &Arc<Delivered<OrderEvent>>| domain::plan(payments.get(delivered.order_id()), &delivered.event);
+    async fn plan(
+        &self,
+        db: &PgPool,
+        events: &[Arc<Delivered<OrderEvent>>],
+    ) -> Result<Vec<Option<PlannedCall>>, Failure> {
+        let (payments, at) =
+            db::payments::look_at(db, &sorted(events.iter().map(|delivered| &delivered.event))).await?;
+        let plan = |delivered: &Arc<Delivered<OrderEvent>>| {
+            let payment = payments.get(delivered.order_id());
+            let plan = domain::plan(payment, &delivered.event)?;
+            Some(PlannedCall { plan, seen: Seen { payment: payment.cloned(), at } })
+        };
         Ok(events.iter().map(plan).collect())
     }
 
@@ -102,16 +133,17 @@ impl<G: PaymentGateway> Handler for PaymentHandler<G> {
         !matches!(event, OrderEvent::Placed(_))
     }
 
-    async fn call(&self, _event: &Delivered<OrderEvent>, plan: Plan) -> Result<Answer, Failure> {
-        call(&*self.gateway, &plan).await
+    async fn call(&self, _event: &Delivered<OrderEvent>, planned: PlannedCall) -> Result<Answered, Failure> {
+        let PlannedCall { plan, seen } = planned;
+        Ok(Answered { answer: call(&*self.gateway, &plan).await?, seen })
     }
 
     /// Its idempotency key names the intent, so any call may simply be made again.
-    fn again(&self, plan: &Plan) -> Option<Plan> {
-        Some(plan.clone())
+    fn again(&self, planned: &PlannedCall) -> Option<PlannedCall> {
+        Some(planned.clone())
     }
 
-    async fn apply(&self, batch: &mut Batch<'_, OrderEvent, Answer>) -> Result<(), Failure> {
+    async fn apply(&self, batch: &mut Batch<'_, OrderEvent, Answered>) -> Result<(), Failure> {
         let now = batch.now();
         let (db, items, out) = batch.parts();
         self.decide(db, items, out, now).await
@@ -120,10 +152,13 @@ impl<G: PaymentGateway> Handler for PaymentHandler<G> {
     async fn propose(
         &self,
         db: &mut PgConnection,
-        items: &[&Item<OrderEvent, Answer>],
+        items: &[&Item<OrderEvent, Answered>],
         out: &mut Outgoing,
     ) -> Result<Option<Proposal>, Failure> {
-        let (mut ledger, now) = db::payments::look_at(db, &sorted(items.iter().map(|item| &item.event))).await?;
+        let (mut ledger, now) = match seen(items) {
+            Some(seen) => seen,
+            None => db::payments::look_at(db, &sorted(items.iter().map(|item| &item.event))).await?,
+        };
         self.enter(&mut ledger, items, out, now)?;
         Ok(db::payments::proposed(&ledger).map(|write| Proposal { now, write }))
     }
@@ -188,6 +223,17 @@ pub(crate) fn outgoing(event: &PaymentEvent, origin: Origin) -> OutgoingEvent {
         PaymentEvent::Voided(event) => OutgoingEvent::caused(event, cause, trace),
         PaymentEvent::Refunded(event) => OutgoingEvent::caused(event, cause, trace),
     }
+}
+
+/// What the looks before the calls found, and when the first of them was, where all of these events were called for and no order is
+/// among them twice: the second look would be older than the first decision.
+fn seen(items: &[&Item<OrderEvent, Answered>]) -> Option<(Ledger, Timestamp)> {
+    let looks = items.iter().map(|item| item.answer.as_ref().map(|answered| &answered.seen));
+    let looks: Vec<&Seen> = looks.collect::<Option<_>>()?;
+    let orders: BTreeSet<OrderId> = items.iter().map(|item| item.order_id()).collect();
+    let now = looks.iter().map(|seen| seen.at).min()?;
+    let payments = looks.iter().filter_map(|seen| seen.payment.clone());
+    (orders.len() == items.len()).then(|| (Ledger::of(payments), now))
 }
 
 fn origin(delivered: &Delivered<OrderEvent>) -> Origin {

@@ -6,10 +6,9 @@ use anyhow::{Context as _, Result};
 use contracts::orders::OrderEvent;
 use contracts::{Envelope, Event, EventId, EventSet as _, OrderId, TraceParent};
 use jiff::Timestamp;
-use messaging::{Delivered, Failed, FailureKind, Fate, Handler as _, Item, Outgoing, Record, Wake};
-use payment_service::domain::Answer;
+use messaging::{Delivered, Failed, FailureKind, Fate, Handler as _, Item, Outgoing, Proposal, Record, Wake};
 use payment_service::gateway::HttpGateway;
-use payment_service::handlers::PaymentHandler;
+use payment_service::handlers::{Answered, PaymentHandler};
 use payment_service::resolver::{Nudge, Resolver};
 use payment_service::{NAME, db};
 use sandbox_gateway::operation::Kind;
@@ -43,7 +42,7 @@ impl Parts {
     }
 
     /// What the runtime does before the transaction.
-    async fn prepare(&self, delivered: &Event1) -> Result<Item<OrderEvent, Answer>> {
+    async fn prepare(&self, delivered: &Event1) -> Result<Item<OrderEvent, Answered>> {
         let plans = self.handler.plan(&self.db.pool, std::slice::from_ref(delivered)).await?;
         let answer = match plans.into_iter().next().flatten() {
             Some(plan) => Some(self.handler.call(delivered, plan).await?),
@@ -53,13 +52,19 @@ impl Parts {
     }
 
     /// What the runtime does in the transaction.
-    async fn apply(&self, items: &[&Item<OrderEvent, Answer>]) -> Result<(), messaging::Failure> {
+    async fn apply(&self, items: &[&Item<OrderEvent, Answered>]) -> Result<(), messaging::Failure> {
         let mut tx = self.db.pool.begin().await?;
         let mut out = Outgoing::new(NAME);
         self.handler.decide(&mut tx, items, &mut out, Timestamp::now()).await?;
         out.write(&mut tx).await?;
         tx.commit().await?;
         Ok(())
+    }
+
+    async fn propose(&self, items: &[&Item<OrderEvent, Answered>]) -> Result<Proposal> {
+        let mut db = self.db.pool.acquire().await?;
+        let proposal = self.handler.propose(&mut db, items, &mut Outgoing::new(NAME)).await?;
+        proposal.context("nothing was proposed")
     }
 
     async fn run(&self, delivered: &Event1) -> Result<()> {
@@ -163,6 +168,37 @@ async fn a_void_that_comes_too_late_becomes_a_refund() -> Result<()> {
     assert_eq!(parts.state(order.order_id).await?, "refunded");
     assert_eq!(parts.outbox().await?, ["payment.authorized.v1", "payment.refunded.v1"]);
     assert_eq!((parts.effects(Kind::Void), parts.effects(Kind::Refund)), (0, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_proposal_rests_on_the_look_before_the_call_and_is_stale_where_the_payment_changed_since() -> Result<()> {
+    let parts = Parts::new().await?;
+    let order = placed("tok_visa");
+    let authorization = parts.prepare(&delivered(&order)).await?;
+    let first = parts.propose(&[&authorization]).await?;
+    assert_eq!(parts.propose(&[&authorization]).await?.now, first.now, "nobody looks again");
+    parts.run(&delivered(&order)).await?;
+    let capture = parts.prepare(&delivered(&confirmed(order.order_id))).await?;
+    parts.run(&delivered(&cancelled(order.order_id))).await?;
+    for item in [&authorization, &capture] {
+        let written = parts.propose(&[item]).await?.write.execute(&mut *parts.db.pool.acquire().await?).await;
+        assert_eq!(written.map_err(|failure| failure.kind), Err(FailureKind::Conflict));
+    }
+    assert_eq!(parts.state(order.order_id).await?, "cancelled");
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_events_of_an_order_are_not_proposed_on_looks_from_before_either() -> Result<()> {
+    let parts = Parts::new().await?;
+    let order = placed("tok_visa");
+    let twice = [parts.prepare(&delivered(&order)).await?, parts.prepare(&delivered(&order)).await?];
+    let twice: Vec<_> = twice.iter().collect();
+    let (first, second) = (parts.propose(&twice).await?, parts.propose(&twice).await?);
+    assert!(second.now > first.now, "each has looked");
+    first.write.execute(&mut *parts.db.pool.acquire().await?).await?;
+    assert_eq!(parts.state(order.order_id).await?, "authorized");
     Ok(())
 }
 

@@ -50,7 +50,7 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Whether an event may wait for others, for [`crate::Settings::linger`] at most: nobody waits for its outcome. It goes
-    /// along with what may not wait.
+    /// along with what may not wait. Asked once for each event, when it arrives.
     fn lingers(&self, event: &Self::Event) -> bool {
         let _ = event;
         true

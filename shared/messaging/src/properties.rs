@@ -191,6 +191,8 @@ fn split_unescaped(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka;
+    use crate::settings::Settings;
 
     #[test]
     fn what_breaks_a_guarantee_is_refused_with_its_reason_and_without_its_value() {
@@ -214,6 +216,16 @@ mod tests {
         assert_eq!((consumer.get("compression.type"), producer.get("compression.type")), (None, Some("zstd")));
         assert_eq!((consumer.get("fetch.min.bytes"), producer.get("fetch.min.bytes")), (Some("1"), None));
         assert!(!format!("{properties:?}").contains("a,b=c"), "values may be passwords");
+    }
+
+    #[test]
+    fn what_the_suite_sets_itself_an_installation_may_set_otherwise_where_no_guarantee_hangs_on_it() {
+        let mut settings = Settings::new("payment-service", "kafka:9092");
+        let clients = [kafka::consumer, kafka::producer, kafka::admin];
+        let pushes = |settings: &Settings| clients.map(|of| of(settings).get("enable.metrics.push").map(str::to_owned));
+        assert_eq!(pushes(&settings), [(); 3].map(|()| Some("false".to_owned())));
+        settings.properties = KafkaProperties::parse("enable.metrics.push=true").expect("allowed");
+        assert_eq!(pushes(&settings), [(); 3].map(|()| Some("true".to_owned())));
     }
 
     #[test]

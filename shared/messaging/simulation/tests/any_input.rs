@@ -33,7 +33,7 @@ fn input(rng: &mut Rng) -> Input {
         0 | 1 => Input::Assigned(many(rng, tp)),
         2 => Input::Revoked { partitions: many(rng, tp), lost: rng.percent(50) },
         3 => Input::RevokeExpired(many(rng, tp)),
-        4..9 => Input::Arrived(tp(rng), many(rng, arrival)),
+        4..9 => Input::Arrived(many(rng, |rng| (tp(rng), many(rng, arrival)))),
         9..13 => {
             use CallResult::{Answered, Failed, NotNeeded, Refused};
             let result = [NotNeeded, Answered, Failed, Refused][rng.below(4)];

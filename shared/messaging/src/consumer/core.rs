@@ -218,11 +218,11 @@ impl<H: Handler> Core<H> {
     fn arrive(&mut self, records: Vec<(Tp, Arrival<H::Event>)>) {
         let mut by_partition: BTreeMap<Tp, Vec<machine::Arrival>> = BTreeMap::new();
         for (tp, arrival) in records {
-            let lingers = self.lingers(&arrival);
-            let Some(slots) = self.slots.get_mut(&tp).filter(|_| self.machine.expects(tp, arrival.record.offset))
-            else {
+            if !self.machine.expects(tp, arrival.record.offset) {
                 continue;
-            };
+            }
+            let lingers = self.lingers(&arrival);
+            let Some(slots) = self.slots.get_mut(&tp) else { continue };
             let kind = match &arrival.body {
                 Body::Skip => Kind::Skip,
                 body if prepare::needs_preparation::<H>(body) => Kind::Prepared,
@@ -244,10 +244,10 @@ impl<H: Handler> Core<H> {
                 slots.entry(offset).or_insert(Slot { arrival: Arc::new(arrival), prepared, started: None });
             }
         }
-        for (tp, arrivals) in by_partition {
+        for (tp, arrivals) in &by_partition {
             self.status.consumed(tp.topic, arrivals.len());
-            self.step(Input::Arrived(tp, arrivals));
         }
+        self.step(Input::Arrived(by_partition.into_iter().collect()));
     }
 
     /// Whether a record may wait for others. A retry has waited, and does not come before its time; what is released has

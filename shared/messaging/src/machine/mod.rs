@@ -68,7 +68,11 @@ impl Machine {
             Input::Revoked { partitions, lost: false } => self.revoke(&partitions, out),
             Input::Revoked { partitions, lost: true } => self.drop_partitions(&partitions, out),
             Input::RevokeExpired(tps) => self.drop_partitions(&tps, out),
-            Input::Arrived(tp, arrivals) => self.arrive(tp, &arrivals, out),
+            Input::Arrived(partitions) => {
+                for (tp, arrivals) in partitions {
+                    self.arrive(tp, &arrivals, out);
+                }
+            }
             Input::PreparationEnded(id, result) => self.preparation_ended(id, result),
             Input::PreparationFailed { lane, records } => self.preparation_failed(lane, &records),
             Input::BatchEnded { lane, done, left, trouble } => self.batch_ended(lane, &done, &left, trouble, out),

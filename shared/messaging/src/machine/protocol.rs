@@ -92,8 +92,8 @@ pub enum Input {
     },
     /// The bound for a revocation has passed: what is still in flight of these partitions is dropped.
     RevokeExpired(Vec<Tp>),
-    /// Records of one partition, in offset order.
-    Arrived(Tp, Vec<Arrival>),
+    /// Records that came together, of each partition in offset order: none of them starts before all are there.
+    Arrived(Vec<(Tp, Vec<Arrival>)>),
     /// A record's preparation ended. Each record of a [`Output::Prepare`] gets this or `PreparationFailed`, also when
     /// its partition has gone.
     PreparationEnded(RecordId, CallResult),
@@ -125,7 +125,11 @@ impl Input {
     /// The one lane that this concerns; `None` where it may be any.
     pub(super) fn lane(&self, limits: &Limits) -> Option<i32> {
         match self {
-            Self::Arrived(tp, _) => Some(limits.lane_of(*tp)),
+            Self::Arrived(partitions) => {
+                let mut lanes = partitions.iter().map(|(tp, _)| limits.lane_of(*tp));
+                let first = lanes.next();
+                first.filter(|first| lanes.all(|lane| lane == *first))
+            }
             Self::PreparationEnded(id, _) => Some(limits.lane_of(id.tp)),
             Self::PreparationFailed { lane, .. } | Self::BatchEnded { lane, .. } => Some(*lane),
             Self::Assigned(_) | Self::Revoked { .. } | Self::RevokeExpired(_) | Self::Tick | Self::Drain => None,

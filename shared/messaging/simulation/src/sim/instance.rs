@@ -216,7 +216,7 @@ impl Instance {
                 slots.insert(record.offset, slot);
             }
         }
-        self.step(Input::Arrived(tp, arrivals), around);
+        self.step(Input::Arrived(vec![(tp, arrivals)]), around);
     }
 
     /// Hears of work that has ended; other work is given back.

@@ -51,6 +51,27 @@ fn what_must_not_wait_takes_along_what_does() {
 }
 
 #[test]
+fn what_comes_together_goes_together_whichever_partition_is_named_first() {
+    let urgent = |offset| Arrival { lingers: false, ..plain(offset) };
+    for reversed in [false, true] {
+        let mut driver = lingering();
+        let mut partitions = vec![(ORDERS, vec![urgent(1)]), (RETRY, vec![plain(7)])];
+        if reversed {
+            partitions.reverse();
+        }
+        let out = driver.step(Input::Arrived(partitions));
+        assert!(matches!(out.as_slice(), [Output::Run { records, .. }] if records.len() == 2), "{out:?}");
+    }
+}
+
+#[test]
+fn what_comes_together_starts_in_every_lane() {
+    let mut driver = Driver::with(&[ORDERS, ELSEWHERE]);
+    let out = driver.step(Input::Arrived(vec![(ORDERS, vec![plain(1)]), (ELSEWHERE, vec![plain(1)])]));
+    assert_eq!(out, vec![driver.run(ORDERS, &[1]), driver.run(ELSEWHERE, &[1])]);
+}
+
+#[test]
 fn each_lane_waits_by_itself() {
     let mut driver = lingering();
     assert_eq!(driver.arrive(ORDERS, [plain(1)]), vec![]);

@@ -66,7 +66,7 @@ impl Driver {
     }
 
     fn arrive(&mut self, tp: Tp, arrivals: impl IntoIterator<Item = Arrival>) -> Vec<Output> {
-        self.step(Input::Arrived(tp, arrivals.into_iter().collect()))
+        self.step(Input::Arrived(vec![(tp, arrivals.into_iter().collect())]))
     }
 
     /// The record's name in the partition's current assignment.
