@@ -16,8 +16,8 @@ pub(super) struct HalfAnswered {
 }
 
 impl HalfAnswered {
-    /// An answer has come. Whether it is the first of its order, as far as is remembered.
-    pub(super) fn is_first(&mut self, order_id: OrderId) -> bool {
+    /// Notes that an answer has come. Whether it is the first of its order, as far as is remembered.
+    pub(super) fn note(&mut self, order_id: OrderId) -> bool {
         if self.recent.remove(&order_id) || self.earlier.remove(&order_id) {
             return false;
         }
@@ -35,7 +35,7 @@ mod tests {
     #[test]
     fn the_second_answer_of_an_order_is_not_the_first() {
         let (mut answers, one, other) = (HalfAnswered::default(), OrderId::new(), OrderId::new());
-        let heard = [one, other, other, one].map(|order_id| answers.is_first(order_id));
+        let heard = [one, other, other, one].map(|order_id| answers.note(order_id));
         assert_eq!(heard, [true, true, false, false]);
         assert_eq!((answers.recent.len(), answers.earlier.len()), (0, 0), "nothing is remembered of what is complete");
     }
@@ -44,9 +44,9 @@ mod tests {
     fn orders_that_get_no_second_answer_are_forgotten_in_the_end() {
         let mut answers = HalfAnswered::default();
         let orders: Vec<OrderId> = (0..3 * REMEMBERED).map(|_| OrderId::new()).collect();
-        assert!(orders.iter().all(|order_id| answers.is_first(*order_id)));
+        assert!(orders.iter().all(|order_id| answers.note(*order_id)));
         assert_eq!(answers.recent.len() + answers.earlier.len(), 2 * REMEMBERED);
-        let again = |answers: &mut HalfAnswered, index: usize| answers.is_first(orders[index]);
+        let again = |answers: &mut HalfAnswered, index: usize| answers.note(orders[index]);
         assert!(!again(&mut answers, 3 * REMEMBERED - 1) && !again(&mut answers, 2 * REMEMBERED - 1));
         assert!(again(&mut answers, 0), "forgotten, so the first again");
     }

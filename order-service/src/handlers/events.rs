@@ -53,7 +53,7 @@ impl Handler for SagaHandler {
         match event.awaited() {
             Awaited::Alone => false,
             Awaited::WithItsCounterpart => {
-                self.half_answered.lock().unwrap_or_else(PoisonError::into_inner).is_first(event.order_id())
+                self.half_answered.lock().unwrap_or_else(PoisonError::into_inner).note(event.order_id())
             }
             Awaited::ByNobody => true,
         }
