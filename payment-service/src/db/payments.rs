@@ -22,8 +22,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Nothing decided yet on payments that were read.
-    pub fn of(payments: impl IntoIterator<Item = Payment>) -> Self {
-        let before: BTreeMap<_, _> = payments.into_iter().map(|payment| (payment.order_id, payment)).collect();
+    pub fn of(before: BTreeMap<OrderId, Payment>) -> Self {
         Self { after: before.clone(), before }
     }
 
@@ -59,13 +58,14 @@ pub async fn look_at(db: impl PgExecutor<'_>, order_ids: &[Uuid]) -> Result<(Led
     .bind(order_ids)
     .fetch_all(db)
     .await?;
-    let mut payments = Vec::with_capacity(rows.len());
+    let mut before = BTreeMap::new();
     for row in &rows {
         if row.try_get::<Option<Uuid>, _>("order_id")?.is_some() {
-            payments.push(read(row)?);
+            let payment = read(row)?;
+            before.insert(payment.order_id, payment);
         }
     }
-    Ok((Ledger::of(payments), proposal::clock(&rows)?))
+    Ok((Ledger::of(before), proposal::clock(&rows)?))
 }
 
 /// Locks and reads the payments of these orders, sorted, with those of their intents that a decision may depend on.
@@ -91,7 +91,7 @@ pub async fn lock(db: &mut PgConnection, order_ids: &[Uuid]) -> Result<Ledger, F
             }
         }
     }
-    Ok(Ledger::of(before.into_values()))
+    Ok(Ledger::of(before))
 }
 
 /// Writes what changed. A conflict where another transaction was first with an order: nothing was decided on its row.

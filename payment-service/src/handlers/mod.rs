@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use contracts::EventSet;
 use contracts::orders::OrderEvent;
 use contracts::payments::PaymentEvent;
-use contracts::{EventSet, OrderId};
 use jiff::Timestamp;
 use messaging::{Batch, Calls, Delivered, Edit, Failed, Failure, Handler, Item, Outgoing, OutgoingEvent, Proposal};
 use sqlx::{PgConnection, PgPool};
@@ -230,10 +230,12 @@ pub(crate) fn outgoing(event: &PaymentEvent, origin: Origin) -> OutgoingEvent {
 fn seen(items: &[&Item<OrderEvent, Answered>]) -> Option<(Ledger, Timestamp)> {
     let looks = items.iter().map(|item| item.answer.as_ref().map(|answered| &answered.seen));
     let looks: Vec<&Seen> = looks.collect::<Option<_>>()?;
-    let orders: BTreeSet<OrderId> = items.iter().map(|item| item.order_id()).collect();
+    if sorted(items.iter().map(|item| &item.event)).len() < items.len() {
+        return None;
+    }
     let now = looks.iter().map(|seen| seen.at).min()?;
-    let payments = looks.iter().filter_map(|seen| seen.payment.clone());
-    (orders.len() == items.len()).then(|| (Ledger::of(payments), now))
+    let payments = looks.into_iter().filter_map(|seen| seen.payment.clone());
+    Some((Ledger::of(payments.map(|payment| (payment.order_id, payment)).collect()), now))
 }
 
 fn origin(delivered: &Delivered<OrderEvent>) -> Origin {

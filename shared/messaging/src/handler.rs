@@ -80,10 +80,10 @@ pub trait Handler: Send + Sync + 'static {
         batch: &mut Batch<'_, Self::Event, Self::Answer>,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Decides the events in order on rows that it reads without locks, in statements of their own, and says what to write where
-    /// they are as they were by then ([`crate::proposal`]). Every row that a decision depends on must be among those that are
-    /// written and validated. `None` where that can't be, or where an event fails: [`Handler::apply`] then decides, as it
-    /// does where the proposal turns out to be stale, with another `out`.
+    /// Decides the events in order on rows that it reads without locks, in statements of their own, or has read for its plan,
+    /// and says what to write where they are as they were by then ([`crate::proposal`]). Every row that a decision depends on
+    /// must be among those that are written and validated. `None` where that can't be, or where an event fails:
+    /// [`Handler::apply`] then decides, as it does where the proposal turns out to be stale, with another `out`.
     fn propose(
         &self,
         db: &mut PgConnection,
