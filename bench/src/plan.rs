@@ -13,12 +13,13 @@ use crate::scenarios::{Size, drain, end_to_end, latency, post, recovery, soak};
 
 /// What is switched off, one at a time, to see what it is worth: (name in the table, settings). First nothing, beside the
 /// others: an hour ago is another machine.
-pub const ABLATIONS: [(&str, &[(&str, &str)]); 7] = [
+pub const ABLATIONS: [(&str, &[(&str, &str)]); 8] = [
     ("as it is", &[]),
     ("batch size 1", &[("BATCH_MAX", "1")]),
     ("no group commit", &[("ORDER_GROUP_MAX", "1")]),
     ("one partition, so one lane", &[("PARTITIONS", "1")]),
     ("a relay that polls every 50 ms", &[("RELAY_WAKE", "false"), ("RELAY_POLL_MS", "50")]),
+    ("no rest between batches", &[("REST_MS", "0")]),
     ("decided under locks only", &[("OPTIMISTIC_EVENTS", "0")]),
     ("single-row SQL", &[("STATEMENT_EVENTS", "1")]),
 ];
@@ -63,7 +64,7 @@ async fn one_round(servers: &mut Servers, out: &Path, round: usize) -> Result<()
     let (size, seed) = (Size::FULL, u64::try_from(round)?);
     let plain = Overrides::default;
     let post = keep(out, "post", round, async || post::measure(servers, size, seed, plain()).await).await?;
-    let half = post.ceiling_per_second / 2.0;
+    let half = post.ceiling_per_second() / 2.0;
     keep(out, "limits", round, async || limits::measure(servers, size, half).await).await?;
     let whole =
         keep(out, "end-to-end", round, async || end_to_end::measure(servers, Load::plain(size, seed)).await).await?;
@@ -76,8 +77,7 @@ async fn one_round(servers: &mut Servers, out: &Path, round: usize) -> Result<()
         end_to_end::measure(servers, Load { mix, poison: 1, ..Load::plain(size, seed) }).await
     })
     .await?;
-    let backlog = size.drain_orders;
-    keep(out, "drain", round, async || drain::measure(servers, backlog, seed, &plain()).await).await?;
+    keep(out, "drain", round, async || drain::beside_rows(servers, size, seed).await).await?;
     let backlog = size.drain_orders_at_size_1;
     let one_by_one = plain().with("BATCH_MAX", 1);
     keep(out, "drain-size-1", round, async || drain::measure(servers, backlog, seed, &one_by_one).await).await?;

@@ -16,7 +16,7 @@ pub use broker::Broker;
 pub use commit::Commits;
 pub use flush::Flush;
 pub use roofline::Roofline;
-pub use rows::Pgbench;
+pub use rows::{Batched, InventoryRows, POST_CLIENTS, PostRows};
 
 use crate::rig::Servers;
 use crate::scenarios::Size;
@@ -35,7 +35,7 @@ impl RecordBytes {
     pub const ORDER_PLACED: Self = Self { headers: 420, payload: 330 };
 }
 
-/// Every limit.
+/// Every limit but those that are measured beside what they limit ([`crate::scenarios::Post`], [`crate::scenarios::Drain`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Limits {
     /// What a flush costs.
@@ -44,8 +44,8 @@ pub struct Limits {
     pub commits: Commits,
     /// One record from send to receive, and the ceilings of producing and consuming.
     pub broker: Broker,
-    /// The rows of a POST one by one, and those of inventory-service in batches.
-    pub pgbench: Pgbench,
+    /// The rows of inventory-service in small batches.
+    pub small_batches: Vec<Batched>,
     /// HTTP alone.
     pub bare_axum: BareAxum,
     /// What the CPU allows.
@@ -61,8 +61,8 @@ pub async fn measure(servers: &mut Servers, size: Size, half_load: f64) -> Resul
     let flush = flush::measure(servers.folder()).await?;
     let commits = commit::measure(servers, size, half_load).await?;
     let broker = broker::measure(servers, size).await?;
-    let pgbench = rows::measure(servers, size).await?;
+    let small_batches = rows::small_batches(servers, size).await?;
     let bare_axum = axum::measure(size, half_load).await?;
     let roofline = roofline::measure(servers, size, &broker, &bare_axum).await?;
-    Ok(Limits { flush, commits, broker, pgbench, bare_axum, roofline })
+    Ok(Limits { flush, commits, broker, small_batches, bare_axum, roofline })
 }

@@ -40,7 +40,7 @@ pub struct Roofline {
 /// # Errors
 /// When pgbench is missing, or fails.
 pub async fn measure(servers: &mut Servers, size: Size, broker: &Broker, axum: &BareAxum) -> Result<Roofline> {
-    let seconds = size.steady_secs.min(5);
+    let seconds = size.pgbench_secs();
     let pid = servers.postgres.pid().context("PostgreSQL is not running")?;
     let trees = [ProcessTree { name: "postgres".to_owned(), pid }];
     let mut rows = 0.0;
@@ -51,7 +51,7 @@ pub async fn measure(servers: &mut Servers, size: Size, broker: &Broker, axum: &
         let rate = pgbench(servers, &url, &script(service), 2, seconds).await?;
         let cpu = CpuSeconds::read(&trees)?.since(&before).total();
         #[expect(clippy::cast_precision_loss, reason = "small counts")]
-        let orders = rate * seconds.max(1) as f64 * BATCH as f64;
+        let orders = rate * seconds as f64 * BATCH as f64;
         rows += cpu / orders;
     }
     let http = axum.cpu_per_request;

@@ -12,59 +12,92 @@ use crate::load::{Bodies, Mix, Skus};
 use crate::rig::{Servers, Service, migrate, stock_shelf};
 use crate::scenarios::Size;
 
-/// How many clients are tried; the best counts.
-const CLIENTS: [usize; 4] = [1, 4, 16, 32];
+/// How many clients are tried with the rows of a POST; the best counts.
+pub const POST_CLIENTS: [usize; 4] = [1, 4, 16, 32];
 
-/// What was found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Pgbench {
-    /// The rows of one POST in one transaction of one statement: transactions a second by number of clients.
-    pub post_single: Vec<(usize, f64)>,
-    /// inventory-service's claim, effect and outbox rows for `n` events in one transaction: (n, events a second at the
-    /// best number of clients).
-    pub inventory_batched: Vec<(usize, f64)>,
+/// How many clients are tried with batches.
+const BATCH_CLIENTS: [usize; 3] = [1, 2, 4];
+
+/// inventory-service's claim, effect and outbox rows for `n` events in one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Batched {
+    /// Events in one transaction.
+    pub n: usize,
+    /// Events a second at the best number of clients.
+    pub events_per_second: f64,
 }
 
-impl Pgbench {
-    /// The best of [`Pgbench::post_single`].
-    pub fn best_single(&self) -> f64 {
-        self.post_single.iter().map(|(_, tps)| *tps).fold(0.0, f64::max)
-    }
-
-    /// Events a second at a batch of `n`.
-    pub fn batched(&self, n: usize) -> Option<f64> {
-        self.inventory_batched.iter().find(|(size, _)| *size == n).map(|(_, rate)| *rate)
-    }
-}
-
-/// Measures both.
+/// Measures small batches; those of 500 are measured beside the drain.
 ///
 /// # Errors
 /// When pgbench is missing, or fails.
-pub async fn measure(servers: &mut Servers, size: Size) -> Result<Pgbench> {
-    let seconds = size.steady_secs.min(5);
-    let url = fresh_database(servers, Service::Order).await?;
-    let mut post_single = Vec::new();
-    for clients in CLIENTS {
-        servers.settle().await?;
-        post_single
-            .push((clients, pgbench(servers, &url, &format!("{};\n", post_statement()), clients, seconds).await?));
+pub async fn small_batches(servers: &mut Servers, size: Size) -> Result<Vec<Batched>> {
+    let rows = InventoryRows::create(servers).await?;
+    let mut found = Vec::new();
+    for n in [1, 100] {
+        found.push(rows.measure(servers, n, size).await?);
     }
-    let url = fresh_database(servers, Service::Inventory).await?;
-    let mut connection = PgConnection::connect(&url).await?;
-    stock_shelf(&mut connection).await?;
-    connection.close().await?;
-    let mut inventory_batched = Vec::new();
-    for n in [1, 100, 500] {
+    Ok(found)
+}
+
+/// A database for the rows of POSTs.
+#[derive(Debug)]
+pub struct PostRows {
+    url: String,
+}
+
+impl PostRows {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn create(servers: &mut Servers) -> Result<Self> {
+        Ok(Self { url: fresh_database(servers, Service::Order).await? })
+    }
+
+    /// The rows of one POST in one transaction of one statement: transactions a second with so many clients.
+    ///
+    /// # Errors
+    /// When pgbench is missing, or fails.
+    pub async fn measure(&self, servers: &Servers, clients: usize, size: Size) -> Result<f64> {
+        servers.settle().await?;
+        pgbench(servers, &self.url, &format!("{};\n", post_statement()), clients, size.pgbench_secs()).await
+    }
+}
+
+/// A database for the rows of inventory-service, its shelf full.
+#[derive(Debug)]
+pub struct InventoryRows {
+    url: String,
+}
+
+impl InventoryRows {
+    /// One without a reservation.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn create(servers: &mut Servers) -> Result<Self> {
+        let url = fresh_database(servers, Service::Inventory).await?;
+        let mut connection = PgConnection::connect(&url).await?;
+        stock_shelf(&mut connection).await?;
+        connection.close().await?;
+        Ok(Self { url })
+    }
+
+    /// Batches of `n`.
+    ///
+    /// # Errors
+    /// When pgbench is missing, or fails.
+    pub async fn measure(&self, servers: &Servers, n: usize, size: Size) -> Result<Batched> {
         let (script, mut best) = (inventory_script(n), 0.0_f64);
-        for clients in [1, 2, 4] {
+        for clients in BATCH_CLIENTS {
             servers.settle().await?;
-            best = best.max(pgbench(servers, &url, &script, clients, seconds).await?);
+            best = best.max(pgbench(servers, &self.url, &script, clients, size.pgbench_secs()).await?);
         }
         #[expect(clippy::cast_precision_loss, reason = "500 at the most")]
-        inventory_batched.push((n, best * n as f64));
+        let events_per_second = best * n as f64;
+        Ok(Batched { n, events_per_second })
     }
-    Ok(Pgbench { post_single, inventory_batched })
 }
 
 /// An empty database of a service, with its tables.
@@ -135,7 +168,7 @@ pub(super) async fn pgbench(servers: &Servers, url: &str, script: &str, clients:
     let file = servers.folder().join("pgbench.sql");
     std::fs::write(&file, script)?;
     let file = file.display().to_string();
-    let (clients, seconds) = (clients.to_string(), seconds.max(1).to_string());
+    let (clients, seconds) = (clients.to_string(), seconds.to_string());
     let arguments = ["-n", "-M", "prepared", "-f", &file, "-c", &clients, "-j", "1", "-T", &seconds, url];
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     let said = tools::output(&tools::find("pgbench")?, &arguments, &[]).await?;

@@ -28,6 +28,13 @@ impl CpuSeconds {
         Self::of(trees, &stats()?)
     }
 
+    /// Adds what was used in another span.
+    pub fn add(&mut self, other: &Self) {
+        for (name, seconds) in &other.0 {
+            *self.0.entry(name.clone()).or_default() += seconds;
+        }
+    }
+
     /// A child that is a root itself is counted there only.
     fn of(trees: &[ProcessTree], all: &BTreeMap<u32, Stat>) -> Result<Self> {
         let mut seconds = BTreeMap::new();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{Flush, Limits, flush};
 use crate::plan::ABLATIONS;
 use crate::rig::{Durability, Mails, Servers};
-use crate::scenarios::{Drain, EndToEnd, Latency, Post, Recovery, Soak};
+use crate::scenarios::{Drain, DrainBesideRows, EndToEnd, Latency, Post, Recovery, Soak};
 
 /// What was measured, where and under which settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,8 +93,8 @@ pub struct Round {
     pub good: Option<EndToEnd>,
     /// The same with 1 % that fail once and 0.1 % poison.
     pub failing: Option<EndToEnd>,
-    /// A backlog per consumer.
-    pub drain: Option<Vec<Drain>>,
+    /// A backlog per consumer, and the limit of the first.
+    pub drain: Option<DrainBesideRows>,
     /// With one event in each transaction.
     pub drain_size_1: Option<Vec<Drain>>,
     /// Placed to final at a low load.

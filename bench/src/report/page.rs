@@ -130,7 +130,7 @@ fn readme_figures(results: &Results) -> String {
     let ratio = |name: &str| targets.0.iter().find(|figure| figure.name.starts_with(name)).and_then(|it| it.median());
     let whole = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| thousands(value.round()));
     let two = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-    let drain = results.rounds.iter().flat_map(|round| round.drain.iter().flatten());
+    let drain = results.rounds.iter().flat_map(|round| round.drain.iter().flat_map(|drain| &drain.drains));
     let drain = drain.filter(|drain| drain.service == "inventory-service").map(|drain| drain.events_per_second);
     let (cores, flush) = (results.provenance.cores, results.provenance.flush_before.fdatasync_us);
     format!(
@@ -228,10 +228,10 @@ const RATES: [(&str, Rate); 12] = [
         let cpu = &round.end_to_end.as_ref()?.cpu_per_thousand;
         Some(10.0 * (cpu.total() - cpu.0.get("load")?))
     }),
-    ("POST, orders/s, consumers stopped", |round| Some(round.post.as_ref()?.ceiling_per_second)),
-    ("pgbench of a POST's rows, transactions/s", |round| Some(round.limits.as_ref()?.pgbench.best_single())),
+    ("POST, orders/s, consumers stopped", |round| Some(round.post.as_ref()?.ceiling_per_second())),
+    ("pgbench of a POST's rows, transactions/s", |round| Some(round.post.as_ref()?.best_single())),
     ("bare axum, requests/s", |round| Some(round.limits.as_ref()?.bare_axum.ceiling_per_second)),
-    ("pgbench of inventory's rows, n = 500, events/s", |round| round.limits.as_ref()?.pgbench.batched(500)),
+    ("pgbench of inventory's rows, n = 500, events/s", |round| Some(round.drain.as_ref()?.rows_per_second())),
     ("one Kafka hop, p50, ms", |round| Some(round.limits.as_ref()?.broker.hop.p50_ms)),
     ("one commit, p50, ms", |round| Some(round.limits.as_ref()?.commits.alone.p50_ms)),
     ("placed to final at 100 orders/s, p50, ms", |round| Some(round.latency_low.as_ref()?.done.p50_ms)),
@@ -252,7 +252,7 @@ fn rates(text: &mut String, results: &Results) {
         line(name, &results.rounds.iter().filter_map(rate).collect::<Vec<_>>());
     }
     for service in ["inventory-service", "payment-service", "order-service"] {
-        let drains = results.rounds.iter().flat_map(|round| round.drain.iter().flatten());
+        let drains = results.rounds.iter().flat_map(|round| round.drain.iter().flat_map(|drain| &drain.drains));
         let of_service = drains.filter(|drain| drain.service == service).map(|drain| drain.events_per_second);
         line(&format!("drain of {service}, events/s"), &of_service.collect::<Vec<_>>());
     }

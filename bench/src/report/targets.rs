@@ -39,10 +39,12 @@ const FIGURES: [(&str, f64, f64, Better, Measure); 9] = [
         Some(round.end_to_end.as_ref()?.orders_per_second / round.limits.as_ref()?.roofline.orders_per_second)
     }),
     ("inventory drain, events/s / pgbench of the same rows (n = 500)", 0.4, 0.6, Better::Higher, |round| {
-        Some(drained(round.drain.as_ref()?, "inventory-service")? / round.limits.as_ref()?.pgbench.batched(500)?)
+        let drain = round.drain.as_ref()?;
+        Some(drained(&drain.drains, "inventory-service")? / drain.rows_per_second())
     }),
     ("POST/s, consumers stopped / best single-transaction pgbench", 0.7, 1.2, Better::Higher, |round| {
-        Some(round.post.as_ref()?.ceiling_per_second / round.limits.as_ref()?.pgbench.best_single())
+        let post = round.post.as_ref()?;
+        Some(post.ceiling_per_second() / post.best_single())
     }),
     ("POST p99 at half load / (bare axum p99 + one commit p99)", 4.0, 2.0, Better::Lower, |round| {
         let limits = round.limits.as_ref()?;
@@ -56,7 +58,7 @@ const FIGURES: [(&str, f64, f64, Better, Measure); 9] = [
     }),
     ("inventory drain, adaptive batches / batch size 1", 3.0, 6.0, Better::Higher, |round| {
         let (batched, single) = (round.drain.as_ref()?, round.drain_size_1.as_ref()?);
-        Some(drained(batched, "inventory-service")? / drained(single, "inventory-service")?)
+        Some(drained(&batched.drains, "inventory-service")? / drained(single, "inventory-service")?)
     }),
     ("good orders/s with 1 % failing and 0.1 % poison / none", 0.9, 0.97, Better::Higher, |round| {
         Some(round.failing.as_ref()?.orders_per_second / round.good.as_ref()?.orders_per_second)
@@ -108,10 +110,13 @@ impl Figure {
 
     /// "aim", "must" or "missed".
     pub fn verdict(&self) -> &'static str {
-        let Some(median) = self.median() else { return "not measured" };
+        self.median().map_or("not measured", |median| self.verdict_of(median))
+    }
+
+    fn verdict_of(&self, value: f64) -> &'static str {
         let reached = |bound: f64| match self.better {
-            Better::Higher => median >= bound,
-            Better::Lower => median <= bound,
+            Better::Higher => value >= bound,
+            Better::Lower => value <= bound,
         };
         if reached(self.aim) {
             "aim"
@@ -120,6 +125,14 @@ impl Figure {
         } else {
             "missed"
         }
+    }
+
+    /// The median with two digits, or with as many as it takes to see on which side of its bounds it is.
+    pub fn shown(&self) -> String {
+        let Some(median) = self.median() else { return "-".to_owned() };
+        let with = |digits: usize| format!("{median:.digits$}");
+        let tells = |text: &String| text.parse().is_ok_and(|shown| self.verdict_of(shown) == self.verdict());
+        (2..5).map(with).find(tells).unwrap_or_else(|| median.to_string())
     }
 }
 
@@ -140,10 +153,9 @@ impl fmt::Display for Targets {
         writeln!(f, "| figure | must | aim | median | spread | |")?;
         writeln!(f, "|---|---|---|---|---|---|")?;
         for figure in &self.0 {
-            let median = figure.median().map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
             let spread = figure.spread().map_or_else(|| "-".to_owned(), |(low, high)| format!("{low:.2} to {high:.2}"));
             let Figure { name, must, aim, .. } = figure;
-            writeln!(f, "| {name} | {must} | {aim} | {median} | {spread} | {} |", figure.verdict())?;
+            writeln!(f, "| {name} | {must} | {aim} | {} | {spread} | {} |", figure.shown(), figure.verdict())?;
         }
         Ok(())
     }
@@ -165,6 +177,15 @@ mod tests {
         assert_eq!(figure(Better::Lower, &[1.9]).verdict(), "aim");
         assert_eq!(figure(Better::Lower, &[4.1]).verdict(), "missed");
         assert_eq!(figure(Better::Lower, &[]).verdict(), "not measured");
+    }
+
+    #[test]
+    fn as_many_digits_are_shown_as_tell_on_which_side_of_a_bound_it_is() {
+        assert_eq!(figure(Better::Higher, &[0.4999]).shown(), "0.4999");
+        assert_eq!(figure(Better::Higher, &[0.5]).shown(), "0.50");
+        assert_eq!(figure(Better::Lower, &[4.002]).shown(), "4.002");
+        assert_eq!(figure(Better::Lower, &[3.999]).shown(), "4.00");
+        assert_eq!(figure(Better::Lower, &[]).shown(), "-");
     }
 
     #[test]

@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::rest::{BOUND, all_taken, processes};
+use super::Size;
+use super::rest::{BOUND, all_taken, processes, until_published};
+use crate::limits::{Batched, InventoryRows};
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
 use crate::measure::CpuSeconds;
 use crate::measure::kafka::Counter;
 use crate::rig::{Overrides, Servers, Service, Suite};
+
+/// The most events in one transaction of a consumer, as people run it, and so in one of pgbench.
+const BATCH: usize = 500;
 
 /// What was found for one consumer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +32,23 @@ pub struct Drain {
     pub events_per_second: f64,
     /// CPU seconds for 1,000 events by process, its start included.
     pub cpu_per_thousand: CpuSeconds,
+}
+
+/// The drains, and the limit of the first one as of the seconds before and after it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DrainBesideRows {
+    /// pgbench of inventory-service's rows, before the drains and after them.
+    pub rows: [Batched; 2],
+    /// What was found.
+    pub drains: Vec<Drain>,
+}
+
+impl DrainBesideRows {
+    /// Events a second that pgbench came to: the mean of before and after.
+    pub fn rows_per_second(&self) -> f64 {
+        let [before, after] = self.rows;
+        f64::midpoint(before.events_per_second, after.events_per_second)
+    }
 }
 
 /// Lets `order.placed` of `orders` orders pile up, then starts inventory, payment and order-service one after the other,
@@ -60,6 +82,21 @@ pub async fn measure(servers: &mut Servers, orders: usize, seed: u64, overrides:
     }
     suite.finish().await?;
     Ok(found)
+}
+
+/// [`measure`] of the full backlog, between two measurements of its limit.
+///
+/// # Errors
+/// When anything fails.
+pub async fn beside_rows(servers: &mut Servers, size: Size, seed: u64) -> Result<DrainBesideRows> {
+    let before = limit(servers, size).await?;
+    let drains = measure(servers, size.drain_orders, seed, &Overrides::default()).await?;
+    Ok(DrainBesideRows { rows: [before, limit(servers, size).await?], drains })
+}
+
+async fn limit(servers: &mut Servers, size: Size) -> Result<Batched> {
+    servers.forget_databases().await?;
+    InventoryRows::create(servers).await?.measure(servers, BATCH, size).await
 }
 
 async fn one(
@@ -105,16 +142,4 @@ async fn one(
 #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit")]
 fn ratio(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
-}
-
-async fn until_published(counter: &Counter, suite: &Suite, service: Service, records: usize) -> Result<()> {
-    let (topic, begin) = (suite.topic(service.emits()), Instant::now());
-    loop {
-        let written = counter.records(&topic).await?;
-        if written >= records {
-            return Ok(());
-        }
-        ensure!(begin.elapsed() < BOUND, "{written} of {records} records on {topic} after {BOUND:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

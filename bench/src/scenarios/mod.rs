@@ -12,10 +12,10 @@ pub mod soak;
 
 use serde::{Deserialize, Serialize};
 
-pub use drain::Drain;
+pub use drain::{Drain, DrainBesideRows};
 pub use end_to_end::EndToEnd;
 pub use latency::Latency;
-pub use post::Post;
+pub use post::{Post, Turn};
 pub use recovery::Recovery;
 pub use soak::Soak;
 
@@ -49,6 +49,11 @@ impl Size {
         soak_secs: 1_200,
         warm_up_orders: 3_000,
     };
+
+    /// How long pgbench runs for one figure, in seconds.
+    pub const fn pgbench_secs(self) -> usize {
+        if self.steady_secs < 5 { self.steady_secs } else { 5 }
+    }
 
     /// Two minutes for CI.
     pub const SMOKE: Self = Self {

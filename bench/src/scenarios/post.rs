@@ -1,24 +1,51 @@
-//! POST /orders with every consumer stopped: the ceiling, and latency at shares of it.
+//! POST /orders with every consumer stopped: the ceiling, in turns with pgbench of the same rows, and latency at shares of it.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
-use super::rest::{all_taken, processes};
+use super::rest::{all_taken, processes, until_published};
+use crate::limits::{POST_CLIENTS, PostRows};
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
 use crate::measure::CpuSeconds;
 use crate::measure::histogram::Percentiles;
+use crate::measure::kafka::Counter;
+use crate::report::median;
 use crate::rig::{Overrides, Servers, Service, Suite};
 
 /// What was found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Post {
-    /// Orders a second, each connection sending its next one at once.
-    pub ceiling_per_second: f64,
-    /// CPU seconds for 1,000 orders at the ceiling, by process.
+    /// Ceilings in turns with their limit: a machine's mood changes within minutes, and one of a few seconds says little.
+    pub turns: Vec<Turn>,
+    /// CPU seconds for 1,000 orders at the ceilings, by process.
     pub cpu_per_thousand: CpuSeconds,
     /// Latency at shares of the ceiling.
     pub at_share: Vec<AtShare>,
+}
+
+/// One ceiling, and its limit in the seconds after it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Orders a second, each connection sending its next one at once.
+    pub orders_per_second: f64,
+    /// pgbench's clients.
+    pub clients: usize,
+    /// Transactions a second of pgbench, each with the rows of one POST.
+    pub transactions_per_second: f64,
+}
+
+impl Post {
+    /// Orders a second: the median of the turns.
+    pub fn ceiling_per_second(&self) -> f64 {
+        let found: Vec<f64> = self.turns.iter().map(|turn| turn.orders_per_second).collect();
+        median(&found).unwrap_or_default()
+    }
+
+    /// The most transactions a second that pgbench came to, at whatever number of clients.
+    pub fn best_single(&self) -> f64 {
+        self.turns.iter().map(|turn| turn.transactions_per_second).fold(0.0, f64::max)
+    }
 }
 
 /// Latency at a fixed rate.
@@ -48,21 +75,33 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, overrides: Ov
         all_taken(&placed, orders)?;
         anyhow::Ok(placed)
     };
+    let (rows, counter) = (PostRows::create(servers).await?, Counter::connect(suite.bootstrap())?);
     send(size.warm_up_orders, Pace::AsFastAsTaken, seed).await?;
-    servers.settle().await?;
+    let mut sent = size.warm_up_orders;
+    until_published(&counter, &suite, Service::Order, sent).await?;
 
     let trees = processes(servers, &suite);
-    let before = CpuSeconds::read(&trees)?;
-    let ceiling = send(size.ceiling_orders, Pace::AsFastAsTaken, seed + 1).await?;
-    let cpu_per_thousand = CpuSeconds::read(&trees)?.since(&before).per_thousand(size.ceiling_orders);
-    let mut at_share = Vec::new();
+    let (mut turns, mut cpu) = (Vec::new(), CpuSeconds::default());
+    for (turn, clients) in (1..).zip(POST_CLIENTS) {
+        servers.settle().await?;
+        let before = CpuSeconds::read(&trees)?;
+        let ceiling = send(size.ceiling_orders, Pace::AsFastAsTaken, seed + 1_000 * turn).await?;
+        cpu.add(&CpuSeconds::read(&trees)?.since(&before));
+        sent += size.ceiling_orders;
+        // What the relay has left would be taken from pgbench.
+        until_published(&counter, &suite, Service::Order, sent).await?;
+        let transactions_per_second = rows.measure(servers, clients, size).await?;
+        turns.push(Turn { orders_per_second: ceiling.rate(), clients, transactions_per_second });
+    }
+    let cpu_per_thousand = cpu.per_thousand(turns.len() * size.ceiling_orders);
+    let mut found = Post { turns, cpu_per_thousand, at_share: Vec::new() };
     for percent in [25, 50, 75] {
-        let rate = ceiling.rate() * f64::from(percent) / 100.0;
+        let rate = found.ceiling_per_second() * f64::from(percent) / 100.0;
         servers.settle().await?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
         let orders = (rate * f64::from(u32::try_from(size.steady_secs)?)) as usize;
         let placed = send(orders, Pace::PerSecond(rate), seed + u64::from(percent)).await?;
-        at_share.push(AtShare {
+        found.at_share.push(AtShare {
             percent,
             rate,
             latency: placed.latencies.percentiles(),
@@ -70,5 +109,5 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, overrides: Ov
         });
     }
     suite.finish().await?;
-    Ok(Post { ceiling_per_second: ceiling.rate(), cpu_per_thousand, at_share })
+    Ok(found)
 }

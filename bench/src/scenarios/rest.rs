@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::load::{Bodies, Mix, Pace, Placed, Run, Skus, run};
 use crate::measure::ProcessTree;
+use crate::measure::kafka::Counter;
 use crate::rig::{Servers, Service, Suite};
 
 /// How long anything may take to come to rest.
@@ -82,6 +83,19 @@ async fn moving(suite: &Suite) -> Result<String> {
     .fetch_one(suite.database(Service::Notification))
     .await?;
     Ok(if told < orders { format!("{} customers have not heard the end", orders - told) } else { String::new() })
+}
+
+/// Waits until a service's topic has so many records.
+pub(super) async fn until_published(counter: &Counter, suite: &Suite, service: Service, records: usize) -> Result<()> {
+    let (topic, begin) = (suite.topic(service.emits()), Instant::now());
+    loop {
+        let written = counter.records(&topic).await?;
+        if written >= records {
+            return Ok(());
+        }
+        ensure!(begin.elapsed() < BOUND, "{written} of {records} records on {topic} after {BOUND:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// When each order became final: the commit time of the transaction that recorded it, by the server's clock.

@@ -105,8 +105,14 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "sleeps through a due time",
         file: "machine/mod.rs",
-        from: "partition.next_due_ms(now_ms)).min()",
-        to: "partition.next_due_ms(now_ms)).min().filter(|_| !$ON)",
+        from: "partition.next_due_ms(now_ms));",
+        to: "partition.next_due_ms(now_ms).filter(|_| !$ON));",
+    },
+    Mutation {
+        name: "sleeps through the end of a rest",
+        file: "machine/mod.rs",
+        from: "lane.rests_until(now_ms)).min()",
+        to: "lane.rests_until(now_ms).filter(|_| !$ON)).min()",
     },
     Mutation {
         name: "says that it has drained too early",

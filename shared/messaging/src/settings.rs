@@ -8,6 +8,9 @@ use crate::checks::{self, Refused};
 use crate::machine::BreakerSettings;
 use crate::properties::KafkaProperties;
 
+/// A batch of more than this is one of many, after which a lane and the relay rest ([`Settings::rest`]).
+pub(crate) const MANY: usize = 8;
+
 /// What happens to a key when one of its events becomes a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -56,6 +59,10 @@ pub struct Settings {
     /// How long a lane waits for more after the first event that may wait ([`crate::Handler::lingers`]), unless a batch, or as
     /// many calls as may be under way, are there: fewer and larger batches of what nobody waits for.
     pub linger: Duration,
+    /// The longest that a lane, and the relay, rest after a batch of many that was not a full one: as long as it took, so that
+    /// the next one is larger; zero for not at all. While cores are busy a small batch costs nearly what a large one does, and
+    /// takes from others the time in which theirs would be worked on.
+    pub rest: Duration,
     /// The most outside calls under way in one lane.
     pub calls_per_lane: usize,
     /// The longest that one outside call may take, whatever time-outs the handler has of its own.
@@ -109,6 +116,7 @@ impl Settings {
             optimistic_events: 4,
             lanes: None,
             linger: Duration::ZERO,
+            rest: Duration::from_millis(50),
             calls_per_lane: 128,
             call_timeout: Duration::from_secs(60),
             queue_records: 1_000,

@@ -63,6 +63,10 @@ pub struct MessagingConfig {
     /// [`linger.ms`](https://kafka.apache.org/documentation/#producerconfigs_linger.ms) is to a producer.
     #[serde(default)]
     pub linger_ms: Option<u64>,
+    /// `REST_MS`: the longest that a lane and the relay rest after a batch of many, for the next one to grow: as long as it took
+    /// (default 50; 0 for not at all).
+    #[serde(default)]
+    pub rest_ms: Option<u64>,
     /// `CALLS_PER_LANE`: the most outside calls under way in one lane (default 128).
     #[serde(default)]
     pub calls_per_lane: Option<usize>,
@@ -133,6 +137,7 @@ impl MessagingConfig {
         set(&mut settings.optimistic_events, self.optimistic_events);
         settings.lanes = self.lanes.or_else(lanes_for_these_cores);
         settings.linger = self.linger_ms.map_or(LINGER, Duration::from_millis);
+        set(&mut settings.rest, self.rest_ms.map(Duration::from_millis));
         set(&mut settings.calls_per_lane, self.calls_per_lane);
         set(&mut settings.inbox_days, self.inbox_days);
         set(&mut settings.redrive_limit, self.redrive_limit);

@@ -58,6 +58,8 @@ fn limits() -> Limits {
         lanes: None,
         calls_per_lane: 2,
         linger_ms: 40,
+        rest_ms: 30,
+        many: 1,
         queue_records: 4,
         queue_bytes: 200,
         backoff_ms: (10, 100),

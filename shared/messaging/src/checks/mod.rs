@@ -43,7 +43,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub fn relations(settings: &Settings) -> Result<(), Refused> {
     let ms = |duration: Duration| duration.as_millis();
     let (poll, drain, session) = (settings.max_poll_interval, settings.drain, settings.session_timeout);
-    let checks: [(bool, &'static str, String); 20] = [
+    let checks: [(bool, &'static str, String); 21] = [
         (!settings.service.is_empty(), "service", "it must be named".to_owned()),
         (!settings.retry_delays.is_empty(), "RETRY_DELAYS_MS", "at least one tier is needed".to_owned()),
         (
@@ -73,6 +73,11 @@ pub fn relations(settings: &Settings) -> Result<(), Refused> {
             settings.linger <= LONGEST_LINGER,
             "LINGER_MS",
             format!("{} ms; at most {}: all that comes later waits as well", ms(settings.linger), ms(LONGEST_LINGER)),
+        ),
+        (
+            settings.rest <= LONGEST_LINGER,
+            "REST_MS",
+            format!("{} ms; at most {}: all that comes meanwhile waits", ms(settings.rest), ms(LONGEST_LINGER)),
         ),
         (settings.calls_per_lane >= 1, "CALLS_PER_LANE", "it must be at least 1".to_owned()),
         (settings.queue_records >= settings.batch_max, "BATCH_MAX", "a partition's queue must hold a batch".to_owned()),

@@ -26,6 +26,7 @@ use crate::handler::Handler;
 use crate::machine::{self, CallResult, Input, Kind, Limits, Machine, Output, RecordId, Tp, Trouble};
 use crate::relay::Wake;
 use crate::retry::Verdict;
+use crate::settings::MANY;
 use crate::transaction::{Prepared, Report, Task, Transactor};
 
 /// How long a partition waits for room behind a blocked key, in milliseconds.
@@ -80,6 +81,8 @@ impl<H: Handler> Core<H> {
             lanes: settings.lanes.map(|lanes| i32::try_from(lanes).unwrap_or(i32::MAX)),
             calls_per_lane: settings.calls_per_lane,
             linger_ms: i64::try_from(settings.linger.as_millis()).unwrap_or(i64::MAX),
+            rest_ms: i64::try_from(settings.rest.as_millis()).unwrap_or(i64::MAX),
+            many: MANY,
             queue_records: settings.queue_records,
             queue_bytes: settings.queue_bytes,
             backoff_ms: (100, 5_000),

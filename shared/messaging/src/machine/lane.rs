@@ -21,6 +21,10 @@ pub(super) struct Lane {
     wait_until_ms: Option<i64>,
     /// Until when it waits for more.
     linger_until_ms: Option<i64>,
+    /// When the transaction under way was started.
+    started_ms: i64,
+    /// Until when it rests after a batch of many.
+    rest_until_ms: Option<i64>,
     outages: u32,
     /// When something that waits here for a time may start, as of the last look.
     pub(super) wake_ms: Option<i64>,
@@ -36,6 +40,8 @@ impl Lane {
             calls_turn: 0,
             wait_until_ms: None,
             linger_until_ms: None,
+            started_ms: 0,
+            rest_until_ms: None,
             outages: 0,
             wake_ms: None,
         }
@@ -68,6 +74,11 @@ impl Lane {
         self.linger_until_ms
     }
 
+    /// Until when it rests after a batch of many, for the next one to grow.
+    pub(super) fn rests_until(&self, now_ms: i64) -> Option<i64> {
+        self.rest_until_ms.filter(|&until| until > now_ms)
+    }
+
     /// After an outage: waits longer each time, up to the bound.
     pub(super) fn back_off(&mut self, now_ms: i64, (first_ms, longest_ms): (i64, i64)) {
         let wait_ms = first_ms.saturating_mul(1 << self.outages.min(16)).min(longest_ms);
@@ -77,27 +88,24 @@ impl Lane {
 
     /// The clock was set back: waits that were counted from it are as long as they were.
     pub(super) fn set_back(&mut self, by_ms: i64) {
-        for until_ms in [&mut self.wait_until_ms, &mut self.linger_until_ms] {
+        for until_ms in [&mut self.wait_until_ms, &mut self.linger_until_ms, &mut self.rest_until_ms] {
             *until_ms = until_ms.map(|at| at - by_ms);
         }
+        self.started_ms -= by_ms;
     }
 
     /// The batch ended; what it was made of.
-    pub(super) fn ended(
-        &mut self,
-        now_ms: i64,
-        trouble: Trouble,
-        batch_max: usize,
-        backoff_ms: (i64, i64),
-    ) -> Vec<RecordId> {
+    pub(super) fn ended(&mut self, now_ms: i64, trouble: Trouble, limits: &Limits) -> Vec<RecordId> {
         match trouble {
             Trouble::None => {
-                self.limit = (self.limit * 2).min(batch_max);
+                self.limit = (self.limit * 2).min(limits.batch_max);
                 self.outages = 0;
                 self.wait_until_ms = None;
+                let rest_ms = (now_ms - self.started_ms).min(limits.rest_ms);
+                self.rest_until_ms = (self.running.len() > limits.many).then_some(now_ms + rest_ms);
             }
             Trouble::Bisected => self.limit = 1,
-            Trouble::Outage => self.back_off(now_ms, backoff_ms),
+            Trouble::Outage => self.back_off(now_ms, limits.backoff_ms),
         }
         std::mem::take(&mut self.running)
     }
@@ -113,7 +121,8 @@ impl Lane {
         self.orphans.remove(&id);
     }
 
-    /// The next batch: what is ready, or plain and waiting, in offset order per partition, up to the limit.
+    /// The next batch: what is ready, or plain and waiting, in offset order per partition, up to the limit. While the lane
+    /// rests, only a full one.
     pub(super) fn take_batch(
         &mut self,
         now_ms: i64,
@@ -121,6 +130,10 @@ impl Lane {
         draining: bool,
     ) -> Option<Vec<RecordId>> {
         if !self.running.is_empty() {
+            return None;
+        }
+        let startable_now: usize = partitions.iter().map(|(_, partition)| partition.startable()).sum();
+        if startable_now < self.limit && !draining && self.rests_until(now_ms).is_some() {
             return None;
         }
         let mut records = Vec::new();
@@ -135,6 +148,7 @@ impl Lane {
                 records.push(RecordId { tp: *tp, offset, generation });
             }
         }
+        self.started_ms = now_ms;
         self.running.clone_from(&records);
         (!records.is_empty()).then_some(records)
     }
@@ -190,8 +204,7 @@ impl Lane {
 /// The places and offsets of a partition's records that may go into a transaction now.
 fn startable(partition: &Partition, now_ms: i64, draining: bool, room: usize) -> Vec<(usize, i64)> {
     let mut chosen = Vec::new();
-    let plain = if partition.has_plain() { partition.count(Stage::Waiting) } else { 0 };
-    let room = room.min(partition.count(Stage::Ready) + plain);
+    let room = room.min(partition.startable());
     let mut fresh = !draining && !partition.is_revoked();
     // Keys of earlier records that are not prepared yet: a plain record (one that can't be read) waits behind them.
     let mut unprepared: HashSet<u64> = HashSet::new();
@@ -209,7 +222,9 @@ fn startable(partition: &Partition, now_ms: i64, draining: bool, room: usize) ->
         };
         if start {
             chosen.push((index, entry.offset));
-        } else if plain > 0 && entry.kind == Kind::Prepared && matches!(entry.stage, Stage::Waiting | Stage::Preparing)
+        } else if partition.has_plain()
+            && entry.kind == Kind::Prepared
+            && matches!(entry.stage, Stage::Waiting | Stage::Preparing)
         {
             unprepared.extend(entry.key);
         }

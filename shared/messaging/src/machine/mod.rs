@@ -14,6 +14,8 @@
 //! - Nothing is taken from a partition that is being revoked; it is released, and not left paused, when nothing of it is
 //!   in flight.
 //! - A lane waits for more no longer than it may linger, and not at all for what must not wait.
+//! - After a transaction of many records a lane rests no longer than that took, and than it may rest; calls go on meanwhile, and a
+//!   full batch does not wait.
 //! - Queues are bounded: above the limit a partition is paused (I16).
 
 mod breaker;
@@ -272,7 +274,7 @@ impl Machine {
     ) {
         let Some(lane) = self.lanes.get_mut(&number) else { return };
         let now_ms = self.now_ms;
-        let batch = lane.ended(now_ms, trouble, self.limits.batch_max, self.limits.backoff_ms);
+        let batch = lane.ended(now_ms, trouble, &self.limits);
         for &id in done {
             if let Some(partition) = self.partition_of(id) {
                 partition.finish(id.offset);
@@ -337,7 +339,8 @@ impl Machine {
             if let Some(records) = lane.take_preparations(now_ms, &mut partitions, room, &mut self.breaker) {
                 out.push(Output::Prepare { lane: number, records });
             }
-            lane.wake_ms = partitions.iter().filter_map(|(_, partition)| partition.next_due_ms(now_ms)).min();
+            let due = partitions.iter().filter_map(|(_, partition)| partition.next_due_ms(now_ms));
+            lane.wake_ms = due.chain(lane.rests_until(now_ms)).min();
         }
     }
 

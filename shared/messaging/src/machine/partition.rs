@@ -235,6 +235,11 @@ impl Partition {
         self.count(Stage::Preparing) + self.count(Stage::Ready) + self.count(Stage::Running)
     }
 
+    /// The most records that might go into a transaction now: some may have to wait for their time or their key.
+    pub(super) fn startable(&self) -> usize {
+        self.count(Stage::Ready) + if self.has_plain() { self.count(Stage::Waiting) } else { 0 }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

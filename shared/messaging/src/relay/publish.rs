@@ -25,7 +25,7 @@ use crate::failure::Failure;
 use crate::fault::{self, Guard};
 use crate::kafka;
 use crate::outbox::{Row, decode_headers};
-use crate::settings::Settings;
+use crate::settings::{MANY, Settings};
 use crate::trace::Sending;
 
 /// How long sending pauses after a delivery error.
@@ -78,6 +78,7 @@ impl Relay {
                 deleted = sender.acknowledged.delete() => deleted?,
                 // What it is told is taken when there is room for it.
                 () = self.wake.notified() => {}
+                () = rested(sender.rest_until) => {}
                 notified = listener.recv() => {
                     notified?;
                     sender.unread |= self.settings.relay_wake;
@@ -115,6 +116,8 @@ struct Sender<'a> {
     unread: bool,
     rows_in_flight: usize,
     paused_until: Option<Instant>,
+    /// Until when nothing is sent after a batch of many, for the next one to grow.
+    rest_until: Option<Instant>,
 }
 
 impl<'a> Sender<'a> {
@@ -138,11 +141,16 @@ impl<'a> Sender<'a> {
             unread: true,
             rows_in_flight: 0,
             paused_until: None,
+            rest_until: None,
         })
     }
 
     /// Reads and sends until nothing is left or enough is in flight. True where rows may be left.
     async fn fill(&mut self) -> Result<bool, Failure> {
+        if self.rest_until.is_some_and(|until| until > Instant::now()) {
+            return Ok(true);
+        }
+        self.rest_until = None;
         if self.paused_until.is_some_and(|until| until > Instant::now()) {
             return Ok(true);
         }
@@ -283,6 +291,8 @@ impl<'a> Sender<'a> {
         self.status.sending_ended(acknowledged.as_ref().ok().copied(), &topics);
         self.status.settled(ids.len(), if acknowledged.is_ok() { ids.len() } else { 0 });
         self.rows_in_flight -= ids.len();
+        let rest = acknowledged.as_ref().ok().and_then(|took| rest_after(ids.len(), *took, self.settings));
+        self.rest_until = rest.map(|rest| Instant::now() + rest);
         acknowledged.map(|_| self.acknowledged.add(ids))
     }
 
@@ -336,6 +346,20 @@ impl Drop for Sender<'_> {
         if self.rows_in_flight > 0 {
             self.status.settled(self.rows_in_flight, 0);
         }
+    }
+}
+
+/// How long nothing is sent after a batch of so many rows that took so long, for the next one to grow. As many as a full transaction
+/// writes are enough.
+fn rest_after(rows: usize, took: Duration, settings: &Settings) -> Option<Duration> {
+    (rows > MANY && rows < settings.batch_max).then(|| took.min(settings.rest))
+}
+
+/// Until a rest is over; for ever where none is.
+async fn rested(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -398,4 +422,19 @@ fn enqueue(
     }
     let delivery = producer.send_result(record).map_err(|(error, _)| error.to_string())?;
     Ok((delivery, span))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_relay_rests_after_many_rows_for_as_long_as_they_took_and_not_after_few_or_enough() {
+        let settings = Settings::new("order-service", "localhost:9092");
+        let took = Duration::from_millis(3);
+        assert_eq!(rest_after(MANY, took, &settings), None);
+        assert_eq!(rest_after(MANY + 1, took, &settings), Some(took));
+        assert_eq!(rest_after(MANY + 1, Duration::from_secs(9), &settings), Some(settings.rest));
+        assert_eq!(rest_after(settings.batch_max, took, &settings), None);
+    }
 }

@@ -78,6 +78,8 @@ impl World {
             lanes: rng.pick(&[None, None, Some(1), Some(2)]).flatten(),
             calls_per_lane: 1 + rng.below(4),
             linger_ms: rng.pick(&[0, 0, 5, 300]).unwrap_or(0),
+            rest_ms: rng.pick(&[0, 5, 300]).unwrap_or(0),
+            many: 1,
             queue_records: batch_max + rng.below(8),
             queue_bytes: if rng.percent(20) { 350 } else { 1 << 20 },
             backoff_ms: (20, 400),

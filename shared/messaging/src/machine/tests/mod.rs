@@ -10,6 +10,7 @@ mod linger;
 mod offsets;
 mod queues;
 mod rebalance;
+mod rest;
 
 use super::*;
 
@@ -34,6 +35,8 @@ fn limits() -> Limits {
         lanes: None,
         calls_per_lane: 3,
         linger_ms: 0,
+        rest_ms: 0,
+        many: 1,
         queue_records: 8,
         queue_bytes: 10_000,
         backoff_ms: (100, 400),
