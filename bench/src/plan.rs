@@ -63,7 +63,7 @@ pub async fn rounds(out: &Path, rounds: usize) -> Result<()> {
 async fn one_round(servers: &mut Servers, out: &Path, round: usize) -> Result<()> {
     let (size, seed) = (Size::FULL, u64::try_from(round)?);
     let plain = Overrides::default;
-    let post = keep(out, "post", round, async || post::measure(servers, size, seed, plain()).await).await?;
+    let post = keep(out, "post", round, async || post::measure(servers, size, seed, &plain()).await).await?;
     let half = post.ceiling_per_second() / 2.0;
     keep(out, "limits", round, async || limits::measure(servers, size, half).await).await?;
     let whole =

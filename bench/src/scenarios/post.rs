@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Size;
 use super::rest::{all_taken, processes, until_published};
 use crate::limits::{POST_CLIENTS, PostRows};
-use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
+use crate::load::{Bodies, Mix, Pace, Placed, Run, Skus, run};
 use crate::measure::CpuSeconds;
 use crate::measure::histogram::Percentiles;
 use crate::measure::kafka::Counter;
@@ -61,46 +61,21 @@ pub struct AtShare {
     pub per_second: Vec<usize>,
 }
 
-/// Measures it: order-service alone, relay included.
+/// Measures it: order-service alone, relay included. Latencies are measured on fresh data: of the rows that the ceilings left, the
+/// server would clean up meanwhile.
 ///
 /// # Errors
 /// When anything fails, or the load is not taken.
-pub async fn measure(servers: &mut Servers, size: Size, seed: u64, overrides: Overrides) -> Result<Post> {
-    let mut suite = Suite::prepare(servers, overrides).await?;
-    suite.start(Service::Order).await?;
-    let address = suite.address(Service::Order).to_owned();
-    let send = async |orders: usize, pace: Pace, seed: u64| {
-        let bodies = Bodies::new(seed, Skus::Zipf, Mix::SHOP);
-        let placed = run(Run { address: &address, pace, orders, connections: 64, bodies }).await?;
-        all_taken(&placed, orders)?;
-        anyhow::Ok(placed)
-    };
-    let (rows, counter) = (PostRows::create(servers).await?, Counter::connect(suite.bootstrap())?);
-    send(size.warm_up_orders, Pace::AsFastAsTaken, seed).await?;
-    let mut sent = size.warm_up_orders;
-    until_published(&counter, &suite, Service::Order, sent).await?;
-
-    let trees = processes(servers, &suite);
-    let (mut turns, mut cpu) = (Vec::new(), CpuSeconds::default());
-    for (turn, clients) in (1..).zip(POST_CLIENTS) {
-        servers.settle().await?;
-        let before = CpuSeconds::read(&trees)?;
-        let ceiling = send(size.ceiling_orders, Pace::AsFastAsTaken, seed + 1_000 * turn).await?;
-        cpu.add(&CpuSeconds::read(&trees)?.since(&before));
-        sent += size.ceiling_orders;
-        // What the relay has left would be taken from pgbench.
-        until_published(&counter, &suite, Service::Order, sent).await?;
-        let transactions_per_second = rows.measure(servers, clients, size).await?;
-        turns.push(Turn { orders_per_second: ceiling.rate(), clients, transactions_per_second });
-    }
-    let cpu_per_thousand = cpu.per_thousand(turns.len() * size.ceiling_orders);
+pub async fn measure(servers: &mut Servers, size: Size, seed: u64, overrides: &Overrides) -> Result<Post> {
+    let (turns, cpu_per_thousand) = ceilings(servers, size, seed, overrides.clone()).await?;
     let mut found = Post { turns, cpu_per_thousand, at_share: Vec::new() };
+    let suite = order_service(servers, size, seed, overrides.clone()).await?;
     for percent in [25, 50, 75] {
         let rate = found.ceiling_per_second() * f64::from(percent) / 100.0;
         servers.settle().await?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
         let orders = (rate * f64::from(u32::try_from(size.steady_secs)?)) as usize;
-        let placed = send(orders, Pace::PerSecond(rate), seed + u64::from(percent)).await?;
+        let placed = send(&suite, orders, Pace::PerSecond(rate), seed + u64::from(percent)).await?;
         found.at_share.push(AtShare {
             percent,
             rate,
@@ -110,4 +85,47 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, overrides: Ov
     }
     suite.finish().await?;
     Ok(found)
+}
+
+/// The ceilings, each followed by its limit, and CPU seconds for 1,000 orders at them.
+async fn ceilings(
+    servers: &mut Servers,
+    size: Size,
+    seed: u64,
+    overrides: Overrides,
+) -> Result<(Vec<Turn>, CpuSeconds)> {
+    let suite = order_service(servers, size, seed, overrides).await?;
+    let (rows, counter) = (PostRows::create(servers).await?, Counter::connect(suite.bootstrap())?);
+    let trees = processes(servers, &suite);
+    let (mut turns, mut cpu) = (Vec::new(), CpuSeconds::default());
+    let mut sent = size.warm_up_orders;
+    for (turn, clients) in (1..).zip(POST_CLIENTS) {
+        servers.settle().await?;
+        let before = CpuSeconds::read(&trees)?;
+        let ceiling = send(&suite, size.ceiling_orders, Pace::AsFastAsTaken, seed + 1_000 * turn).await?;
+        cpu.add(&CpuSeconds::read(&trees)?.since(&before));
+        sent += size.ceiling_orders;
+        // What the relay has left would be taken from pgbench.
+        until_published(&counter, &suite, Service::Order, sent).await?;
+        let transactions_per_second = rows.measure(servers, clients, size).await?;
+        turns.push(Turn { orders_per_second: ceiling.rate(), clients, transactions_per_second });
+    }
+    suite.finish().await?;
+    let orders = turns.len() * size.ceiling_orders;
+    Ok((turns, cpu.per_thousand(orders)))
+}
+
+/// order-service alone on fresh data, warm.
+async fn order_service(servers: &mut Servers, size: Size, seed: u64, overrides: Overrides) -> Result<Suite> {
+    let mut suite = Suite::prepare(servers, overrides).await?;
+    suite.start(Service::Order).await?;
+    send(&suite, size.warm_up_orders, Pace::AsFastAsTaken, seed).await?;
+    Ok(suite)
+}
+
+async fn send(suite: &Suite, orders: usize, pace: Pace, seed: u64) -> Result<Placed> {
+    let bodies = Bodies::new(seed, Skus::Zipf, Mix::SHOP);
+    let placed = run(Run { address: suite.address(Service::Order), pace, orders, connections: 64, bodies }).await?;
+    all_taken(&placed, orders)?;
+    Ok(placed)
 }
