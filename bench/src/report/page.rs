@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::model::{Provenance, Results, Round};
 use super::plots;
-use super::targets::{Targets, median};
+use super::targets::{Targets, drained, median};
 use crate::measure::histogram::Percentiles;
 use crate::measure::postgres::Statement;
 use crate::measure::{CpuSeconds, Requests};
@@ -130,8 +130,6 @@ fn readme_figures(results: &Results) -> String {
     let ratio = |name: &str| targets.0.iter().find(|figure| figure.name.starts_with(name)).and_then(|it| it.median());
     let whole = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| thousands(value.round()));
     let two = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-    let drain = results.rounds.iter().flat_map(|round| round.drain.iter().flat_map(|drain| &drain.drains));
-    let drain = drain.filter(|drain| drain.service == "inventory-service").map(|drain| drain.events_per_second);
     let (cores, flush) = (results.provenance.cores, results.provenance.flush_before.fdatasync_us);
     format!(
         "On {cores} cores that load, services, broker and database share, with fsync, `synchronous_commit` and `acks=all` on \
@@ -150,7 +148,7 @@ fn readme_figures(results: &Results) -> String {
         two(middle("CPU seconds for 10,000 orders, all but the load")),
         whole(middle("POST, orders/s, consumers stopped")),
         two(ratio("POST/s, consumers stopped")),
-        whole(median(&drain.collect::<Vec<_>>())),
+        whole(median(&drains_of(results, "inventory-service"))),
         two(ratio("inventory drain, events/s")),
         two(middle("placed to final at 100 orders/s, p50, ms")),
         two(ratio("placed to final p50 at low load")),
@@ -252,11 +250,15 @@ fn rates(text: &mut String, results: &Results) {
         line(name, &results.rounds.iter().filter_map(rate).collect::<Vec<_>>());
     }
     for service in ["inventory-service", "payment-service", "order-service"] {
-        let drains = results.rounds.iter().flat_map(|round| round.drain.iter().flat_map(|drain| &drain.drains));
-        let of_service = drains.filter(|drain| drain.service == service).map(|drain| drain.events_per_second);
-        line(&format!("drain of {service}, events/s"), &of_service.collect::<Vec<_>>());
+        line(&format!("drain of {service}, events/s"), &drains_of(results, service));
     }
     text.push('\n');
+}
+
+/// Events a second of a consumer's drain in each round.
+fn drains_of(results: &Results, service: &str) -> Vec<f64> {
+    let of_round = |round: &Round| drained(&round.drain.as_ref()?.drains, service);
+    results.rounds.iter().filter_map(of_round).collect()
 }
 
 fn counts(text: &mut String, results: &Results) {

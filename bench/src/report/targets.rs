@@ -71,7 +71,8 @@ const FIGURES: [(&str, f64, f64, Better, Measure); 9] = [
     }),
 ];
 
-fn drained(drains: &[crate::scenarios::Drain], service: &str) -> Option<f64> {
+/// Events a second of a consumer.
+pub(super) fn drained(drains: &[crate::scenarios::Drain], service: &str) -> Option<f64> {
     drains.iter().find(|drain| drain.service == service).map(|drain| drain.events_per_second)
 }
 

@@ -132,8 +132,8 @@ impl Lane {
         if !self.running.is_empty() {
             return None;
         }
-        let startable_now: usize = partitions.iter().map(|(_, partition)| partition.startable()).sum();
-        if startable_now < self.limit && !draining && self.rests_until(now_ms).is_some() {
+        let is_full = || partitions.iter().map(|(_, partition)| partition.startable()).sum::<usize>() >= self.limit;
+        if !draining && self.rests_until(now_ms).is_some() && !is_full() {
             return None;
         }
         let mut records = Vec::new();

@@ -177,7 +177,7 @@ pub struct Limits {
     pub calls_per_lane: usize,
     /// How long a lane waits for more after the first record that lingers, unless enough are there; 0 for not at all.
     pub linger_ms: i64,
-    /// The longest that a lane rests after a batch of [`Limits::many`]; 0 for not at all.
+    /// The longest that a lane rests after a batch of more than [`Limits::many`], unless the next one is full; 0 for not at all.
     pub rest_ms: i64,
     /// A batch of more records than this is one of many: they come faster than transactions end.
     pub many: usize,

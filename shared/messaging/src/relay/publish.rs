@@ -78,7 +78,7 @@ impl Relay {
                 deleted = sender.acknowledged.delete() => deleted?,
                 // What it is told is taken when there is room for it.
                 () = self.wake.notified() => {}
-                () = rested(sender.rest_until) => {}
+                () = until(sender.waits_until) => {}
                 notified = listener.recv() => {
                     notified?;
                     sender.unread |= self.settings.relay_wake;
@@ -115,9 +115,8 @@ struct Sender<'a> {
     /// Whether there may be rows that were not read: after a commit, a poll, or a reading that was cut off.
     unread: bool,
     rows_in_flight: usize,
-    paused_until: Option<Instant>,
-    /// Until when nothing is sent after a batch of many, for the next one to grow.
-    rest_until: Option<Instant>,
+    /// Until when nothing is sent: after a delivery error, or after a batch of many for the next one to grow.
+    waits_until: Option<Instant>,
 }
 
 impl<'a> Sender<'a> {
@@ -140,20 +139,16 @@ impl<'a> Sender<'a> {
             horizon: Horizon::new(),
             unread: true,
             rows_in_flight: 0,
-            paused_until: None,
-            rest_until: None,
+            waits_until: None,
         })
     }
 
     /// Reads and sends until nothing is left or enough is in flight. True where rows may be left.
     async fn fill(&mut self) -> Result<bool, Failure> {
-        if self.rest_until.is_some_and(|until| until > Instant::now()) {
+        if self.waits_until.is_some_and(|until| until > Instant::now()) {
             return Ok(true);
         }
-        self.rest_until = None;
-        if self.paused_until.is_some_and(|until| until > Instant::now()) {
-            return Ok(true);
-        }
+        self.waits_until = None;
         while self.batches.len() < self.settings.relay_in_flight {
             let handed_over = self.handed_over();
             if !handed_over.is_empty() {
@@ -292,7 +287,7 @@ impl<'a> Sender<'a> {
         self.status.settled(ids.len(), if acknowledged.is_ok() { ids.len() } else { 0 });
         self.rows_in_flight -= ids.len();
         let rest = acknowledged.as_ref().ok().and_then(|took| rest_after(ids.len(), *took, self.settings));
-        self.rest_until = rest.map(|rest| Instant::now() + rest);
+        self.waits_until = rest.map(|rest| Instant::now() + rest);
         acknowledged.map(|_| self.acknowledged.add(ids))
     }
 
@@ -328,7 +323,7 @@ impl<'a> Sender<'a> {
         self.acknowledged.delete_now().await?;
         self.horizon = Horizon::new();
         self.unread = true;
-        self.paused_until = Some(Instant::now() + AFTER_ERROR);
+        self.waits_until = Some(Instant::now() + AFTER_ERROR);
         Ok(())
     }
 
@@ -355,10 +350,10 @@ fn rest_after(rows: usize, took: Duration, settings: &Settings) -> Option<Durati
     (rows > MANY && rows < settings.batch_max).then(|| took.min(settings.rest))
 }
 
-/// Until a rest is over; for ever where none is.
-async fn rested(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
+/// Waits until then; for ever where there is no such time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
