@@ -40,7 +40,7 @@ pub fn save(warehouse: &Warehouse) -> Write {
     Write::new(
         "inserted as (
              insert into reservations (order_id, state, lines)
-             select * from unnest($1::uuid[], $2::text[], $3::jsonb[]) on conflict (order_id) do nothing returning 1
+             select * from unnest($1::uuid[], $2::text[], $3::jsonb[]) returning 1
          ), moved as (
              update reservations t set state = r.state, updated_at = now()
              from unnest($4::uuid[], $5::text[], $6::text[]) as r (order_id, was, state)

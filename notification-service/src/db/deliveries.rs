@@ -6,8 +6,9 @@ use std::time::Duration;
 use contracts::OrderId;
 use jiff::Timestamp;
 use messaging::{Failure, FailureKind, Write, proposal};
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, PgExecutor, Row as _};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, PgExecutor, Postgres, Row as _};
 use uuid::Uuid;
 
 use super::foreign;
@@ -101,24 +102,41 @@ impl<'a> ClaimColumns<'a> {
     }
 }
 
-/// Claims deliveries that nobody has heard of, as one statement; which of them were new.
+/// The insert of new claims, with what becomes of those whose row is there.
+macro_rules! insert_claims {
+    ($on_conflict:literal) => {
+        concat!(
+            "insert into deliveries (order_id, template, state, owner, lease_until, message_id, attempts, in_doubt) \
+             select order_id, template, 'sending', owner, clock_timestamp() + make_interval(secs => $5), message_id, 1, false \
+             from unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) as c (order_id, template, owner, message_id) \
+             order by order_id, template",
+            $on_conflict
+        )
+    };
+}
+
+/// Claims deliveries that nobody has heard of, as one statement: a unique violation where somebody has, and then none is
+/// claimed.
+pub async fn claim_expected(db: impl PgExecutor<'_>, claims: &[Claim], lease: Duration) -> Result<(), Failure> {
+    insert(insert_claims!(""), claims, lease).execute(db).await?;
+    Ok(())
+}
+
+/// The same where some may be known; which of them were new.
 pub async fn claim_new(db: impl PgExecutor<'_>, claims: &[Claim], lease: Duration) -> Result<BTreeSet<Key>, Failure> {
-    let columns = ClaimColumns::of(claims);
-    let rows = sqlx::query(
-        "insert into deliveries (order_id, template, state, owner, lease_until, message_id, attempts, in_doubt) \
-         select order_id, template, 'sending', owner, clock_timestamp() + make_interval(secs => $5), message_id, 1, false \
-         from unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) as c (order_id, template, owner, message_id) \
-         order by order_id, template \
-         on conflict (order_id, template) do nothing returning order_id, template",
-    )
-    .bind(columns.orders)
-    .bind(columns.templates)
-    .bind(columns.owners)
-    .bind(columns.message_ids)
-    .bind(lease.as_secs_f64())
-    .fetch_all(db)
-    .await?;
+    let statement = insert_claims!(" on conflict (order_id, template) do nothing returning order_id, template");
+    let rows = insert(statement, claims, lease).fetch_all(db).await?;
     rows.iter().map(key).collect()
+}
+
+fn insert<'a>(statement: &'static str, claims: &'a [Claim], lease: Duration) -> Query<'a, Postgres, PgArguments> {
+    let columns = ClaimColumns::of(claims);
+    sqlx::query(statement)
+        .bind(columns.orders)
+        .bind(columns.templates)
+        .bind(columns.owners)
+        .bind(columns.message_ids)
+        .bind(lease.as_secs_f64())
 }
 
 /// Records claims on deliveries that [`lock`] read and that may be claimed. A conflict where another transaction was first

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lettre::message::Mailbox;
-use messaging::{Failure, FailureKind};
+use messaging::{Expectation, Failure, FailureKind};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -81,12 +81,14 @@ pub struct Claims {
     on_unknown: OnUnknown,
     lease: Duration,
     unused: Unused,
+    /// That nobody has heard of a delivery that is to be claimed.
+    deliveries: Expectation,
 }
 
 impl Claims {
     /// Claims on `db` that hold for `lease`.
     pub fn new(db: PgPool, sender: Mailbox, on_unknown: OnUnknown, lease: Duration) -> Self {
-        Self { db, sender, on_unknown, lease, unused: Unused::default() }
+        Self { db, sender, on_unknown, lease, unused: Unused::default(), deliveries: Expectation::default() }
     }
 
     /// Whether a mail may still be begun that takes `bound` at most: after the lease somebody else may send it.
@@ -163,7 +165,7 @@ impl Claims {
         // From now on, whatever becomes of the statement: a claim whose end is unknown is ended before the next ones.
         let claimed: Vec<Claimed> = claims.iter().map(|claim| self.claimed(claim.clone(), since)).collect();
         messaging::crash_point!(BeforeDeliveryClaim);
-        let made = deliveries::claim_new(&self.db, &claims, self.lease).await?;
+        let made = self.insert(&claims).await?;
         messaging::crash_point!(AfterDeliveryClaim);
         let mut rulings = BTreeMap::new();
         for claimed in claimed {
@@ -176,6 +178,18 @@ impl Claims {
             }
         }
         Ok(rulings)
+    }
+
+    /// Writes the claims of which there is no row yet.
+    async fn insert(&self, claims: &[Claim]) -> Result<BTreeSet<Key>, Failure> {
+        if self.deliveries.is_new() {
+            match deliveries::claim_expected(&self.db, claims, self.lease).await {
+                Ok(()) => return Ok(claims.iter().map(|claim| claim.key).collect()),
+                Err(failure) if failure.is_unique_violation() => self.deliveries.refuted(),
+                Err(failure) => return Err(failure),
+            }
+        }
+        deliveries::claim_new(&self.db, claims, self.lease).await
     }
 
     /// Claims that nothing records: what the delivery ledger is for.

@@ -149,9 +149,33 @@ pub struct Changed<'a> {
     pub before: Saga,
 }
 
-/// Saves the sagas of these orders and appends to timelines, in this order. An entry that is there already stays as it is.
-/// Valid where each order's saga still is what it was.
-pub fn save(orders: &[Changed<'_>], entries: &[Entry], now: Timestamp) -> Write {
+/// The write of [`save`], with what becomes of an entry that is there already.
+macro_rules! save {
+    ($on_conflict:literal) => {
+        concat!(
+            "saved as (
+                 update orders set state = new.state::order_state, cancel_reason = new.cancel_reason,
+                        payment = new.payment::payment_step, stock = new.stock::stock_step
+                 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+                      as new (order_id, state, cancel_reason, payment, stock, was_state, was_payment, was_stock)
+                 where orders.order_id = new.order_id and orders.state = new.was_state::order_state
+                       and orders.payment = new.was_payment::payment_step and orders.stock = new.was_stock::stock_step
+                 returning 1
+             ), told as (
+                 insert into order_events (order_id, event_id, at, recorded_at, event_type, detail, template)
+                 select unnest($9::uuid[]), unnest($10::uuid[]), unnest($11::timestamptz[]), unnest($12::timestamptz[]),
+                        unnest($13::text[]), unnest($14::text[]), unnest($15::text[])",
+            $on_conflict,
+            "), valid as (
+                 select (select count(*) from saved) = cardinality($1::uuid[]) as ok
+             )"
+        )
+    };
+}
+
+/// Saves the sagas of these orders and appends to timelines, in this order. Valid where each order's saga still is what it
+/// was, and where no entry is there already if `entries_are_new`; otherwise one that is there stays as it is.
+pub fn save(orders: &[Changed<'_>], entries: &[Entry], now: Timestamp, entries_are_new: bool) -> Write {
     let after = |changed: &Changed<'_>| changed.order.saga;
     let reason = |saga: Saga| match saga.state {
         OrderState::Cancelled(reason) => Some(reason.as_str()),
@@ -159,39 +183,23 @@ pub fn save(orders: &[Changed<'_>], entries: &[Entry], now: Timestamp) -> Write 
     };
     // A microsecond apart, so that entries of one transaction keep their order too.
     let recorded = (0i64..).map(|n| now.saturating_add(SignedDuration::from_micros(n)).unwrap_or(now).to_sqlx());
-    Write::new(
-        "saved as (
-             update orders set state = new.state::order_state, cancel_reason = new.cancel_reason,
-                    payment = new.payment::payment_step, stock = new.stock::stock_step
-             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
-                  as new (order_id, state, cancel_reason, payment, stock, was_state, was_payment, was_stock)
-             where orders.order_id = new.order_id and orders.state = new.was_state::order_state
-                   and orders.payment = new.was_payment::payment_step and orders.stock = new.was_stock::stock_step
-             returning 1
-         ), told as (
-             insert into order_events (order_id, event_id, at, recorded_at, event_type, detail, template)
-             select * from unnest($9::uuid[], $10::uuid[], $11::timestamptz[], $12::timestamptz[], $13::text[],
-                                  $14::text[], $15::text[])
-             on conflict do nothing
-         ), valid as (
-             select (select count(*) from saved) = cardinality($1::uuid[]) as ok
-         )",
-    )
-    .bind(orders.iter().map(|changed| changed.order.id.uuid()).collect::<Vec<_>>())
-    .bind(orders.iter().map(|changed| after(changed).state.as_str()).collect::<Vec<_>>())
-    .bind(orders.iter().map(|changed| reason(after(changed))).collect::<Vec<_>>())
-    .bind(orders.iter().map(|changed| after(changed).payment.as_str()).collect::<Vec<_>>())
-    .bind(orders.iter().map(|changed| after(changed).stock.as_str()).collect::<Vec<_>>())
-    .bind(orders.iter().map(|changed| changed.before.state.as_str()).collect::<Vec<_>>())
-    .bind(orders.iter().map(|changed| changed.before.payment.as_str()).collect::<Vec<_>>())
-    .bind(orders.iter().map(|changed| changed.before.stock.as_str()).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.order_id.uuid()).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.event_id.uuid()).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.at.to_sqlx()).collect::<Vec<_>>())
-    .bind(recorded.take(entries.len()).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.event_type.as_str()).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.detail.as_str()).collect::<Vec<_>>())
-    .bind(entries.iter().map(|entry| entry.template.as_deref()).collect::<Vec<_>>())
+    let write = Write::new(if entries_are_new { save!("") } else { save!(" on conflict do nothing") });
+    write
+        .bind(orders.iter().map(|changed| changed.order.id.uuid()).collect::<Vec<_>>())
+        .bind(orders.iter().map(|changed| after(changed).state.as_str()).collect::<Vec<_>>())
+        .bind(orders.iter().map(|changed| reason(after(changed))).collect::<Vec<_>>())
+        .bind(orders.iter().map(|changed| after(changed).payment.as_str()).collect::<Vec<_>>())
+        .bind(orders.iter().map(|changed| after(changed).stock.as_str()).collect::<Vec<_>>())
+        .bind(orders.iter().map(|changed| changed.before.state.as_str()).collect::<Vec<_>>())
+        .bind(orders.iter().map(|changed| changed.before.payment.as_str()).collect::<Vec<_>>())
+        .bind(orders.iter().map(|changed| changed.before.stock.as_str()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.order_id.uuid()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.event_id.uuid()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.at.to_sqlx()).collect::<Vec<_>>())
+        .bind(recorded.take(entries.len()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.event_type.as_str()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.detail.as_str()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.template.as_deref()).collect::<Vec<_>>())
 }
 
 #[derive(FromRow)]

@@ -64,7 +64,7 @@ impl Handler for SagaHandler {
     }
 
     async fn apply(&self, batch: &mut Batch<'_, SagaEvent, Infallible>) -> Result<(), Failure> {
-        let now = batch.now();
+        let (now, new) = (batch.now(), batch.expects_new());
         let (db, items, out) = batch.parts();
         // Mails change no saga: their orders need to exist, not to be locked.
         let moved = distinct(items.iter().filter(|item| item.event.moves_the_saga()).map(|item| item.order_id()));
@@ -72,7 +72,7 @@ impl Handler for SagaHandler {
         let told = distinct(items.iter().map(|item| item.order_id()).filter(|id| !locked.contains_key(id)));
         let known = if told.is_empty() { HashSet::new() } else { orders::existing(db, &told).await? };
         let folded = self.fold(locked, &known, items, now, out)?;
-        if folded.is_nothing() { Ok(()) } else { folded.save(now).execute(db).await }
+        if folded.is_nothing() { Ok(()) } else { folded.save(now, new).execute(db).await }
     }
 
     async fn propose(
@@ -86,7 +86,7 @@ impl Handler for SagaHandler {
         // What is not written is not validated: an event that changes nothing is decided under its order's lock.
         let mut moved = items.iter().filter(|item| item.event.moves_the_saga()).map(|item| item.order_id());
         let validated = moved.all(|order_id| folded.before.contains_key(&order_id));
-        Ok(validated.then(|| Proposal { now, write: folded.save(now) }))
+        Ok(validated.then(|| Proposal { now, write: folded.save(now, true) }))
     }
 
     async fn contradiction(
@@ -123,12 +123,12 @@ impl Folded {
         self.before.is_empty() && self.entries.is_empty()
     }
 
-    fn save(&self, now: Timestamp) -> Write {
+    fn save(&self, now: Timestamp, entries_are_new: bool) -> Write {
         let changed = self.before.iter();
         let changed = changed.filter_map(|(id, before)| Some(Changed { order: self.orders.get(id)?, before: *before }));
         let mut changed: Vec<Changed<'_>> = changed.collect();
         changed.sort_unstable_by_key(|changed| changed.order.id);
-        orders::save(&changed, &self.entries, now)
+        orders::save(&changed, &self.entries, now, entries_are_new)
     }
 }
 

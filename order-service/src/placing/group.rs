@@ -154,7 +154,7 @@ impl Writer {
     async fn try_part(&self, rows: &[NewRow]) -> sqlx::Result<Option<Vec<Held>>> {
         messaging::crash_point!(BeforeOrderInsert);
         let begun = SystemTime::now();
-        let inserted = placing::insert_all(&self.db, rows, self.limits.key_lifetime).await;
+        let inserted = self.insert(rows).await;
         messaging::crash_point!(AfterOrderInsert);
         spans::of_group(rows, begun, &inserted);
         let Inserted { keys: claimed, written } = inserted?;
@@ -168,6 +168,16 @@ impl Writer {
             Some(Held { stored, ours })
         };
         Ok(rows.iter().map(held).collect())
+    }
+
+    async fn insert(&self, rows: &[NewRow]) -> sqlx::Result<Inserted> {
+        if self.keys.is_new() {
+            match placing::insert_new(&self.db, rows).await {
+                Err(sqlx::Error::Database(error)) if error.is_unique_violation() => self.keys.refuted(),
+                inserted => return inserted,
+            }
+        }
+        placing::insert_all(&self.db, rows, self.limits.key_lifetime).await
     }
 }
 

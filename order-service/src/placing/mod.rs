@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use contracts::TraceParent;
 use contracts::orders::Customer;
-use messaging::Wake;
+use messaging::{Expectation, Wake};
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -135,13 +135,16 @@ pub struct Writer {
     wake: Wake,
     limits: Limits,
     metrics: OrderMetrics,
+    /// That keys come for the first time.
+    keys: Expectation,
 }
 
 impl Writer {
     /// A writer and the handle to it.
     pub fn new(db: PgPool, clock: Clock, wake: Wake, limits: Limits) -> (Self, Placing) {
         let (sender, jobs) = mpsc::channel(limits.queue);
-        (Self { jobs, db, clock, wake, limits, metrics: OrderMetrics::default() }, Placing { jobs: sender })
+        let (metrics, keys) = (OrderMetrics::default(), Expectation::default());
+        (Self { jobs, db, clock, wake, limits, metrics, keys }, Placing { jobs: sender })
     }
 
     /// Counts the orders that it takes.

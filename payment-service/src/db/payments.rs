@@ -127,7 +127,7 @@ fn write(ledger: &Ledger) -> Write {
         "inserted as ( \
              insert into payments (order_id, state, amount_minor, currency, authorization_id, code) \
              select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[]) \
-             on conflict (order_id) do nothing returning 1 \
+             returning 1 \
          ), changed as ( \
              update payments p set state = r.state, amount_minor = r.amount_minor, currency = r.currency, \
                     authorization_id = r.authorization_id, code = r.code, updated_at = now() \

@@ -100,6 +100,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether a row was there already with a key that was to be new.
+    pub fn is_unique_violation(&self) -> bool {
+        self.class == "sqlstate.23505"
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.class, self.message)

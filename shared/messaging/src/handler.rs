@@ -191,6 +191,7 @@ pub struct Batch<'a, E, A> {
     pub(crate) items: &'a [&'a Item<E, A>],
     pub(crate) out: &'a mut Outgoing,
     pub(crate) now: Timestamp,
+    pub(crate) expects_new: bool,
 }
 
 impl<'a, E, A> Batch<'a, E, A> {
@@ -202,5 +203,12 @@ impl<'a, E, A> Batch<'a, E, A> {
     /// The database's clock at the transaction's claim.
     pub fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// Whether rows that an event brings may be inserted as if none of them could be there, without `on conflict`, which is
+    /// cheaper. Where one is there all the same, the unique violation undoes the transaction, and the batch comes again with
+    /// `false`. A violation in a batch with `false` is the event's failure.
+    pub fn expects_new(&self) -> bool {
+        self.expects_new
     }
 }

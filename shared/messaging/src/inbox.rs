@@ -86,21 +86,29 @@ pub struct Claim {
 }
 
 /// The claim of events that come for the first time, with the places of their days and ids: also a part of larger statements
-/// ([`crate::standing`], [`crate::proposal`]).
+/// ([`crate::standing`], [`crate::proposal`]). With `expected` every one of them is taken to be new: one that is known is a
+/// unique violation ([`crate::expectation`]). With `unknown` it is left out.
 macro_rules! claim_new {
-    ($days:literal, $ids:literal) => {
+    (expected $days:literal, $ids:literal) => {
+        $crate::inbox::claim_new!($days, $ids, " returning 1")
+    };
+    (unknown $days:literal, $ids:literal) => {
+        $crate::inbox::claim_new!($days, $ids, " on conflict do nothing returning event_id, clock_timestamp() as now")
+    };
+    ($days:literal, $ids:literal, $rest:literal) => {
         concat!(
             "insert into processed_events (day, event_id, outcome, attempt) select d, e, 'done', 1 from unnest(",
             $days,
             "::date[], ",
             $ids,
-            "::uuid[]) as c (d, e) order by d, e on conflict do nothing returning event_id, clock_timestamp() as now"
+            "::uuid[]) as c (d, e) order by d, e",
+            $rest
         )
     };
 }
 pub(crate) use claim_new;
 
-const CLAIM_NEW: &str = claim_new!("$1", "$2");
+const CLAIM_NEW: &str = claim_new!(unknown "$1", "$2");
 
 const CLAIM_COMEBACK: &str = "insert into processed_events as p (day, event_id, outcome, attempt) \
      select d, e, 'done', a from unnest($1::date[], $2::uuid[], $3::smallint[]) as c (d, e, a) order by d, e \

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod consumer;
 mod crash_point;
 pub mod dead_letter;
+pub mod expectation;
 pub mod failure;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
@@ -31,6 +32,7 @@ pub mod trace;
 pub mod transaction;
 
 pub use consumer::Consumer;
+pub use expectation::Expectation;
 pub use failure::{Failure, FailureKind, Reason};
 pub use handler::{Batch, Calls, Delivered, Failed, Fate, Handler, Item};
 pub use operator::{Edit, Operator};

@@ -20,7 +20,8 @@ use crate::outbox::{Columns, Row};
 ///
 /// The last of them is `valid (ok boolean)`, one row: whether every row that was decided on is as it was, and nothing was
 /// there already that is to be new. The rows that they change are locked by that; what it says must not depend on rows
-/// that another transaction may change afterwards.
+/// that another transaction may change afterwards. What is to be new may be inserted without `on conflict`, which is cheaper: a
+/// unique violation says the same.
 #[derive(Debug)]
 pub struct Write {
     expressions: &'static str,
@@ -46,8 +47,13 @@ impl Write {
     /// with a row that nobody could lock.
     pub async fn execute(self, db: &mut PgConnection) -> Result<(), Failure> {
         let sql = format!("with {} select ok from valid", self.expressions);
-        let valid: bool = sqlx::query_scalar_with(AssertSqlSafe(sql), self.arguments()?).fetch_one(db).await?;
-        if valid { Ok(()) } else { Err(changed()) }
+        match sqlx::query_scalar_with(AssertSqlSafe(sql), self.arguments()?).fetch_one(db).await.map_err(Failure::from)
+        {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(changed()),
+            Err(failure) if failure.is_unique_violation() => Err(Failure { kind: FailureKind::Conflict, ..failure }),
+            Err(failure) => Err(failure),
+        }
     }
 
     fn arguments(self) -> Result<PgArguments, Failure> {
@@ -75,7 +81,7 @@ pub struct Proposal {
 /// all (a conflict). The ids of the rows, in their order.
 ///
 /// That no key is blocked is seen as in [`crate::standing::claim_new`], and holds for the same reason: only where every event is
-/// new. The outbox's ids are taken after the verdict, so under the locks of the rows that changed (I11).
+/// new; here all are taken to be, and one that is known is a unique violation. The outbox's ids are taken after the verdict, so under the locks of the rows that changed (I11).
 pub(crate) async fn settle(
     db: &mut PgConnection,
     identities: &[Identity],
@@ -100,7 +106,7 @@ fn statement(expressions: &str, taken: usize) -> String {
     format!(
         concat!(
             "with claimed as (",
-            claim_new!("${days}", "${ids}"),
+            claim_new!(expected "${days}", "${ids}"),
             "), {expressions}, verdict as materialized ( \
                  select abort_unless((select count(*) from claimed) = cardinality(${ids}::uuid[]), not exists (",
             blocks_of_keys!("${topics}", "${keys}", ""),

@@ -16,16 +16,27 @@ use crate::fault::{self, Guard};
 use crate::identity::Identity;
 use crate::inbox::{self, Claimed, claim_new};
 
-/// The claim of [`inbox::claim`] first, then the lock of [`blocked::lock_for_holding`]: the branches of a `union all`
+/// The claim first, then the lock of [`blocked::lock_for_holding`]: the branches of a `union all`
 /// run in their order, which is the lock order. All events are in one row.
-const CLAIM_NEW: &str = concat!(
-    "with claimed as (",
-    claim_new!("$1", "$2"),
-    "), blocks as (",
-    blocks_of_keys!("$3", "$4", " order by b.topic, b.key for share of b"),
-    ") select array_agg(event_id), max(now), null::text as topic, null::bytea as key, null::uuid as head_event_id, \
-     null::text as state from claimed union all select null, null, topic, key, head_event_id, state from blocks"
-);
+macro_rules! claim_with_blocks {
+    ($claim:expr, $ours:literal, $having:literal) => {
+        concat!(
+            "with claimed as (",
+            $claim,
+            "), blocks as (",
+            blocks_of_keys!("$3", "$4", " order by b.topic, b.key for share of b"),
+            ") select ",
+            $ours,
+            ", null::text as topic, null::bytea as key, null::uuid as head_event_id, null::text as state from claimed",
+            $having,
+            " union all select null, null, topic, key, head_event_id, state from blocks"
+        )
+    };
+}
+
+const CLAIM: &str = claim_with_blocks!(claim_new!(unknown "$1", "$2"), "array_agg(event_id), max(now)", "");
+const CLAIM_EXPECTED: &str =
+    claim_with_blocks!(claim_new!(expected "$1", "$2"), "null::uuid[], clock_timestamp()", " having count(*) > 0");
 
 /// Lateral: a look into the one partition for each event, never a join that reads a day.
 const LOOK: &str = concat!(
@@ -37,7 +48,8 @@ const LOOK: &str = concat!(
     ") as blocks"
 );
 
-/// Claims events that come for the first time, with the blocks of their keys, locked for holding.
+/// Claims events that come for the first time, with the blocks of their keys, locked for holding. `expected`: that all are new
+/// to the inbox; a unique violation where one is not.
 ///
 /// The blocks are told only where each event was new to the inbox. The statement sees the table as it was when it began.
 /// Where it had to wait for another transaction's claim of one of these events, that transaction may have blocked a key
@@ -49,16 +61,21 @@ pub async fn claim_new(
     db: &mut PgConnection,
     identities: &[Identity],
     keys: &BTreeSet<OrderKeyRef<'_>>,
+    expected: bool,
 ) -> Result<(Claimed, Option<HashMap<OrderKey, Block>>), Failure> {
     let mut claimed = Claimed { ours: HashSet::new(), now: None };
     let mut blocks = HashMap::new();
-    for row in ask(CLAIM_NEW, identities, keys).fetch_all(db).await? {
+    for row in ask(if expected { CLAIM_EXPECTED } else { CLAIM }, identities, keys).fetch_all(db).await? {
         if row.try_get::<Option<&str>, _>("topic")?.is_some() {
             blocks.extend([blocked::block_in(&row)?]);
             continue;
         }
-        let ours: Option<Vec<Uuid>> = row.try_get(0)?;
-        claimed.ours = ours.into_iter().flatten().map(EventId).collect();
+        claimed.ours = if expected {
+            identities.iter().map(|identity| identity.event_id).collect()
+        } else {
+            let ours: Option<Vec<Uuid>> = row.try_get(0)?;
+            ours.into_iter().flatten().map(EventId).collect()
+        };
         claimed.now = row.try_get::<Option<jiff_sqlx::Timestamp>, _>(1)?.map(|now| now.to_jiff());
     }
     let all_new = claimed.ours.len() == identities.len();

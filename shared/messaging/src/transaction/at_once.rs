@@ -24,7 +24,8 @@ impl<H: Handler> Transactor<H> {
     /// then, and it is decided under locks.
     ///
     /// # Errors
-    /// An outage. As with any commit, the statement may have been carried out all the same; the inbox knows.
+    /// An outage; as with any commit, the statement may have been carried out all the same, the inbox knows. A unique violation,
+    /// where something is there that was taken to be new: then nothing has happened either.
     pub(super) async fn settle_at_once(
         &self,
         part: &[Task<H::Event, H::Answer>],
@@ -58,7 +59,11 @@ impl<H: Handler> Transactor<H> {
         trail.at(Step::Settle);
         let keys = part.iter().filter_map(|task| task.arrival.order_key_ref());
         let settled = proposal::settle(&mut db, &identities, keys, write, out.rows()).await;
-        let Some(ids) = unless_outage(settled)? else { return Ok(None) };
+        let settled = match settled {
+            Err(failure) if failure.is_unique_violation() => return Err(failure),
+            settled => unless_outage(settled)?,
+        };
+        let Some(ids) = settled else { return Ok(None) };
         crash_point!(AfterCommit);
         trail.settles(items.iter().map(|item| (&*item.record, trace::Outcome::Done)));
         out.wrote(ids);

@@ -58,7 +58,14 @@ impl<H: Handler> Transactor<H> {
         known_failures: &HashMap<EventId, Failure>,
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
         let mut trail = Trail::begin(part.iter());
-        let ended = self.attempt_on(part, known_failures, &mut trail).await;
+        let expects_new = self.expectation.is_new();
+        let ended = match self.attempt_on(part, known_failures, expects_new, &mut trail).await {
+            Err(Undone::Failed(failure)) if expects_new && failure.is_unique_violation() => {
+                self.expectation.refuted();
+                Err(Undone::Known(failure))
+            }
+            ended => ended,
+        };
         trail.end(&self.settings.service, part.iter(), ended.as_ref().err().map(Undone::describe));
         ended
     }
@@ -67,9 +74,11 @@ impl<H: Handler> Transactor<H> {
         &self,
         part: &[Task<H::Event, H::Answer>],
         known_failures: &HashMap<EventId, Failure>,
+        expects_new: bool,
         trail: &mut Trail,
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
-        if let Some(settled) = self.settle_at_once(part, known_failures, trail).await? {
+        // Decided at once is only what is new.
+        if expects_new && let Some(settled) = self.settle_at_once(part, known_failures, trail).await? {
             return Ok(settled);
         }
         let chosen = one_per_event(part);
@@ -77,7 +86,7 @@ impl<H: Handler> Transactor<H> {
         let mut tx = self.db.begin().await?;
         trail.at(Step::Claim);
         crash_point!(BeforeClaim);
-        let (claimed, blocks) = self.claim(&mut tx, &chosen).await?;
+        let (claimed, blocks) = self.claim(&mut tx, &chosen, expects_new).await?;
         crash_point!(AfterClaim);
         let mut counts = Counts { duplicates: part.len() - claimed.ours.len(), ..Counts::default() };
         let Some(now) = claimed.now else {
@@ -107,7 +116,7 @@ impl<H: Handler> Transactor<H> {
         let mut out = Outgoing::new(&self.settings.service);
         crash_point!(BeforeEffects);
         trail.at(Step::Apply);
-        self.decide(&mut tx, &sorted.items, &mut out, now).await?;
+        self.decide(&mut tx, &sorted.items, &mut out, now, expects_new).await?;
         crash_point!(AfterEffects);
         trail.at(Step::Failures);
         self.record_failures(&mut tx, &sorted.failed, &mut out, now).await?;
@@ -137,6 +146,7 @@ impl<H: Handler> Transactor<H> {
         &self,
         db: &mut PgConnection,
         chosen: &[&Task<H::Event, H::Answer>],
+        expects_new: bool,
     ) -> Result<(Claimed, Option<HashMap<OrderKey, Block>>), Failure> {
         let first_time = chosen.iter().all(|task| !task.arrival.comeback);
         #[cfg(feature = "fault-injection")]
@@ -144,7 +154,7 @@ impl<H: Handler> Transactor<H> {
         if first_time && self.settings.statement_events.is_none() {
             let identities: Vec<_> = chosen.iter().map(|task| task.arrival.identity).collect();
             let keys = chosen.iter().filter_map(|task| task.arrival.order_key_ref()).collect();
-            return standing::claim_new(db, &identities, &keys).await;
+            return standing::claim_new(db, &identities, &keys, expects_new).await;
         }
         let claims: Vec<Claim> = chosen.iter().map(|task| claim_of(&task.arrival)).collect();
         Ok((inbox::claim_by(db, claims, self.settings.rows_at_once()).await?, None))
@@ -224,13 +234,14 @@ impl<H: Handler> Transactor<H> {
         items: &[&Item<H::Event, H::Answer>],
         out: &mut Outgoing,
         now: Timestamp,
+        expects_new: bool,
     ) -> Result<(), Undone> {
         if items.is_empty() {
             return Ok(());
         }
         out.caused_by(items.iter().map(|item| (item.event_id, &*item.record)));
         for items in items.chunks(self.settings.rows_at_once()) {
-            let mut batch = Batch { db: &mut *db, items, out: &mut *out, now };
+            let mut batch = Batch { db: &mut *db, items, out: &mut *out, now, expects_new };
             // A panic is the event's failure like any other: bisection finds the event, the tiers and the dead-letter
             // topic take it, and its neighbours are applied.
             let applied = AssertUnwindSafe(self.handler.apply(&mut batch)).catch_unwind().await;

@@ -28,6 +28,7 @@ use jiff::Timestamp;
 use sqlx::PgPool;
 
 use crate::arrival::{Arrival, Body};
+use crate::expectation::Expectation;
 use crate::failure::Failure;
 use crate::handler::{Handler, Item};
 use crate::machine::RecordId;
@@ -142,10 +143,13 @@ pub struct Transactor<H> {
     pub(crate) handler: Arc<H>,
     pub(crate) db: PgPool,
     pub(crate) settings: Arc<Settings>,
+    expectation: Expectation,
 }
 
 /// Why one transaction did not commit.
 enum Undone {
+    /// A row was there that was taken to be new: the same again, and look first.
+    Known(Failure),
     /// These events failed by themselves; the rest is decided anew without them.
     Refused(HashMap<EventId, Failure>),
     /// These events came before their time by the database's clock.
@@ -160,6 +164,7 @@ impl Undone {
     /// A class and a text, for the transaction's span.
     fn describe(&self) -> (&str, &str) {
         match self {
+            Self::Known(failure) => (&failure.class, "a row was there already that is to be new; decided anew"),
             Self::Refused(_) => ("refused", "the handler refused events; the rest is decided anew"),
             Self::Early(_) => ("early", "not due yet by the database's clock, or prepared for another state"),
             Self::Full(..) => ("held_events.full", "as many events as may be are held behind a key"),
@@ -183,7 +188,7 @@ impl From<sqlx::Error> for Undone {
 impl<H: Handler> Transactor<H> {
     /// A transactor for `handler` on `db`.
     pub fn new(handler: Arc<H>, db: PgPool, settings: Arc<Settings>) -> Self {
-        Self { handler, db, settings }
+        Self { handler, db, settings, expectation: Expectation::default() }
     }
 
     /// Brings every task to an outcome that is committed, or leaves it as it was.

@@ -76,6 +76,10 @@ impl<E: EventSet, A> Parts<E, A> {
                 // The head that they wait for may be among the rest.
                 self.again(rest);
             }
+            Err(Undone::Known(failure)) => {
+                tracing::debug!(%failure, "transaction starts again, and looks first");
+                self.again(part);
+            }
             Err(Undone::Refused(failures)) => {
                 self.known_failures.extend(failures);
                 self.again(part);

@@ -167,7 +167,7 @@ impl<H: Handler> Transactor<H> {
         } else {
             let items: Vec<&Item<H::Event, H::Answer>> = ours.iter().filter_map(|task| item_of(task)).collect();
             counts.decided = items.len();
-            self.decide(&mut tx, &items, &mut out, now).await?;
+            self.decide(&mut tx, &items, &mut out, now, false).await?;
             trail.settles(items.iter().map(|item| (&*item.record, trace::Outcome::Done)));
         }
         let ids: Vec<i64> = chunk.iter().map(|(id, _)| *id).collect();
