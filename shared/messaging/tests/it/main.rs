@@ -5,6 +5,7 @@ mod batches;
 mod calls;
 mod comebacks;
 mod effects;
+mod expectation;
 mod failures;
 mod identities;
 mod inbox;

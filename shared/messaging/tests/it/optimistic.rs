@@ -20,7 +20,7 @@ fn transactor(rig: &Rig) -> Transactor<Optimist> {
 }
 
 /// `order.placed` of `order`, paid with `method`.
-fn record(offset: i64, order: OrderId, method: &str) -> Result<Record> {
+pub fn record(offset: i64, order: OrderId, method: &str) -> Result<Record> {
     record_as(EventId::new(), offset, order, method)
 }
 
