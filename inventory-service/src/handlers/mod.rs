@@ -40,7 +40,10 @@ impl Handler for InventoryHandler {
         let stock = db::stock::lock(db, &skus).await?;
         let mut warehouse = Warehouse { stock, reservations };
         decide(&mut warehouse, items, out)?;
-        if warehouse.is_unchanged() { Ok(()) } else { db::save(&warehouse).execute(db).await }
+        if !warehouse.is_unchanged() {
+            out.with(db::save(&warehouse));
+        }
+        Ok(())
     }
 
     async fn propose(

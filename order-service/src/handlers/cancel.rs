@@ -77,7 +77,7 @@ async fn record(db: &mut PgConnection, decided: &[(Changed<'_>, Decision)]) -> R
         decided.iter().map(|(changed, decision)| announce(&mut out, changed.order, *decision, now, None)).collect();
     let changed: Vec<Changed<'_>> = decided.iter().map(|(changed, _)| *changed).collect();
     if !changed.is_empty() {
-        orders::save(&changed, &entries?, now, true).execute(db).await?;
+        out.with(orders::save(&changed, &entries?, now, true));
     }
     out.write(db).await?;
     let ended = |changed: &Changed<'_>| {

@@ -72,7 +72,10 @@ impl Handler for SagaHandler {
         let told = distinct(items.iter().map(|item| item.order_id()).filter(|id| !locked.contains_key(id)));
         let known = if told.is_empty() { HashSet::new() } else { orders::existing(db, &told).await? };
         let folded = self.fold(locked, &known, items, now, out)?;
-        if folded.is_nothing() { Ok(()) } else { folded.save(now, new).execute(db).await }
+        if !folded.is_nothing() {
+            out.with(folded.save(now, new));
+        }
+        Ok(())
     }
 
     async fn propose(

@@ -47,13 +47,33 @@ impl Write {
     /// with a row that nobody could lock.
     pub async fn execute(self, db: &mut PgConnection) -> Result<(), Failure> {
         let sql = format!("with {} select ok from valid", self.expressions);
-        match sqlx::query_scalar_with(AssertSqlSafe(sql), self.arguments()?).fetch_one(db).await.map_err(Failure::from)
-        {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(changed()),
+        self.validated(db, sql).await?;
+        Ok(())
+    }
+
+    /// The same, and appends `rows` to the outbox by the same statement. Their ids, in their order: they are taken after the
+    /// verdict, so under the locks of what was written (I11).
+    pub(crate) async fn execute_with(mut self, db: &mut PgConnection, rows: &[Row]) -> Result<Vec<i64>, Failure> {
+        let sql =
+            format!("with {}, {} select ok, {IDS} from valid", self.expressions, append("valid", self.arguments.len()));
+        self = self.bind_rows(rows);
+        Ok(self.validated(db, sql).await?.try_get(1)?)
+    }
+
+    /// Executes a statement whose first column is the verdict.
+    async fn validated(self, db: &mut PgConnection, sql: String) -> Result<PgRow, Failure> {
+        match sqlx::query_with(AssertSqlSafe(sql), self.arguments()?).fetch_one(db).await.map_err(Failure::from) {
+            Ok(row) if row.try_get(0)? => Ok(row),
+            Ok(_) => Err(changed()),
             Err(failure) if failure.is_unique_violation() => Err(Failure { kind: FailureKind::Conflict, ..failure }),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// The rows' columns, for [`append`].
+    fn bind_rows(self, rows: &[Row]) -> Self {
+        let columns = Columns::of(rows);
+        self.bind(columns.topics).bind(columns.keys).bind(columns.headers).bind(columns.payloads)
     }
 
     fn arguments(self) -> Result<PgArguments, Failure> {
@@ -92,17 +112,14 @@ pub(crate) async fn settle(
     let sql = statement(write.expressions, write.arguments.len());
     let (days, ids) = inbox::columns(identities.iter().copied());
     let (topics, keys): (Vec<&str>, Vec<&[u8]>) = keys.unzip();
-    let columns = Columns::of(rows);
-    let all = write.bind(days).bind(ids).bind(topics).bind(keys);
-    let all = all.bind(columns.topics).bind(columns.keys).bind(columns.headers).bind(columns.payloads);
+    let all = write.bind(days).bind(ids).bind(topics).bind(keys).bind_rows(rows);
     let row = sqlx::query_with(AssertSqlSafe(sql), all.arguments()?).fetch_one(db).await?;
     Ok(row.try_get(1)?)
 }
 
 /// The statement around a handler's expressions, whose parameters come first.
 fn statement(expressions: &str, taken: usize) -> String {
-    let [days, ids, topics, keys, row_topics, row_keys, row_headers, row_payloads] =
-        std::array::from_fn(|index| taken + index + 1);
+    let [days, ids, topics, keys] = std::array::from_fn(|index| taken + index + 1);
     format!(
         concat!(
             "with claimed as (",
@@ -111,22 +128,30 @@ fn statement(expressions: &str, taken: usize) -> String {
                  select abort_unless((select count(*) from claimed) = cardinality(${ids}::uuid[]), not exists (",
             blocks_of_keys!("${topics}", "${keys}", ""),
             "), (select ok from valid)) as ok \
-             ), written as ( \
-                 insert into outbox (topic, key, headers, payload) \
-                 select t, k, h, p from verdict cross join \
-                     unnest(${row_topics}::text[], ${row_keys}::bytea[], ${row_headers}::bytea[], ${row_payloads}::bytea[]) \
-                     with ordinality as r (t, k, h, p, n) where verdict.ok order by n returning id \
-             ) select (select ok from verdict), coalesce((select array_agg(id order by id) from written), '{{}}')"
+             ), {appended} select ok, {IDS} from verdict"
         ),
         days = days,
         ids = ids,
         expressions = expressions,
         topics = topics,
         keys = keys,
-        row_topics = row_topics,
-        row_keys = row_keys,
-        row_headers = row_headers,
-        row_payloads = row_payloads,
+        appended = append("verdict", keys),
+        IDS = IDS,
+    )
+}
+
+/// The ids of what [`append`] wrote.
+const IDS: &str = "coalesce((select array_agg(id order by id) from written), '{}')";
+
+/// `written`, which appends rows to the outbox where `verdict` is ok; their columns come after so many parameters.
+fn append(verdict: &str, taken: usize) -> String {
+    let [topics, keys, headers, payloads] = std::array::from_fn(|index| taken + index + 1);
+    format!(
+        "written as ( \
+             insert into outbox (topic, key, headers, payload) select t, k, h, p from {verdict} cross join \
+                 unnest(${topics}::text[], ${keys}::bytea[], ${headers}::bytea[], ${payloads}::bytea[]) \
+                 with ordinality as r (t, k, h, p, n) where {verdict}.ok order by n returning id \
+         )"
     )
 }
 

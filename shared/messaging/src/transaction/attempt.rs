@@ -119,6 +119,12 @@ impl<H: Handler> Transactor<H> {
         self.decide(&mut tx, &sorted.items, &mut out, now, expects_new).await?;
         crash_point!(AfterEffects);
         trail.at(Step::Failures);
+        if !sorted.failed.is_empty()
+            && let Some(write) = out.take_write()
+        {
+            // What becomes of them may depend on what was decided on the events before them.
+            write.execute(&mut tx).await?;
+        }
         self.record_failures(&mut tx, &sorted.failed, &mut out, now).await?;
         self.block_keys(&mut tx, &sorted.failed).await?;
         // Held first: a head that settles in this very transaction must find what this one holds behind it.
@@ -246,6 +252,11 @@ impl<H: Handler> Transactor<H> {
             // topic take it, and its neighbours are applied.
             let applied = AssertUnwindSafe(self.handler.apply(&mut batch)).catch_unwind().await;
             applied.map_err(|_| Failure::retryable("handler.panic", "the handler panicked"))??;
+            if self.settings.statement_events.is_some()
+                && let Some(write) = out.take_write()
+            {
+                write.execute(&mut *db).await?;
+            }
         }
         let mut refused = out.take_failures();
         if refused.is_empty() {
