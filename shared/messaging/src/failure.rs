@@ -98,9 +98,7 @@ impl Failure {
         self.outcome_unknown = true;
         self
     }
-}
 
-impl Failure {
     /// Whether a row was there already with a key that was to be new.
     pub fn is_unique_violation(&self) -> bool {
         self.class == "sqlstate.23505"

@@ -101,7 +101,8 @@ pub struct Proposal {
 /// all (a conflict). The ids of the rows, in their order.
 ///
 /// That no key is blocked is seen as in [`crate::standing::claim_new`], and holds for the same reason: only where every event is
-/// new; here all are taken to be, and one that is known is a unique violation. The outbox's ids are taken after the verdict, so under the locks of the rows that changed (I11).
+/// new; here all are taken to be, and one that is known is a unique violation. The outbox's ids are taken after the verdict, so
+/// under the locks of the rows that changed (I11).
 pub(crate) async fn settle(
     db: &mut PgConnection,
     identities: &[Identity],
