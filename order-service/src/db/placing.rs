@@ -52,7 +52,8 @@ pub struct NewRow {
     pub response: StoredResponse,
 }
 
-/// The same of orders whose keys nobody holds: a unique violation where somebody does.
+/// Writes keys, orders and their events, in this order, where nobody holds any of the keys: a unique violation where somebody
+/// does. One statement, so all of it or nothing (I2).
 const INSERT_NEW: &str = "
 with claimed as (
     insert into idempotency_keys (key, fingerprint, order_id, status, headers, body)
