@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use contracts::{Currency, Money, OrderId};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use messaging::{Failure, Outgoing, Write, proposal};
+use messaging::{Failure, Write, proposal};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgExecutor, Row as _};
 use uuid::Uuid;
@@ -102,15 +102,7 @@ pub async fn save(db: &mut PgConnection, ledger: &Ledger) -> Result<(), Failure>
     intents::save(db, changed_intents(ledger)).await
 }
 
-/// The same, the payments at the transaction's end.
-pub async fn save_at_end(db: &mut PgConnection, ledger: &Ledger, out: &mut Outgoing) -> Result<(), Failure> {
-    if ledger.changed().next().is_some() {
-        out.with(write(ledger));
-    }
-    intents::save(db, changed_intents(ledger)).await
-}
-
-/// The write of payments that [`look_at`] found, as a proposal; `None` where intents are concerned, or a payment that was read
+/// The same of payments that [`look_at`] found, as a proposal; `None` where intents are concerned, or a payment that was read
 /// is not written.
 pub fn proposed(ledger: &Ledger) -> Option<Write> {
     let concerned = ledger.before.values().any(|payment| payment.state.may_have_open_intents())

@@ -73,7 +73,7 @@ impl<G: PaymentGateway> PaymentHandler<G> {
     ) -> Result<(), Failure> {
         let mut ledger = db::payments::lock(db, &sorted(items.iter().map(|item| &item.event))).await?;
         self.enter(&mut ledger, items, out, now)?;
-        db::payments::save_at_end(db, &ledger, out).await?;
+        db::payments::save(db, &ledger).await?;
         self.nudge_for(&ledger);
         Ok(())
     }

@@ -210,9 +210,7 @@ async fn two_transactions_that_are_first_with_an_order_are_decided_one_after_the
     let (late, off) = (parts.prepare(&late).await?, parts.prepare(&off).await?);
     // The first holds its new row, uncommitted; the second must not decide as if there were none.
     let mut first = parts.db.pool.begin().await?;
-    let mut out = Outgoing::new(NAME);
-    parts.handler.decide(&mut first, &[&off], &mut out, Timestamp::now()).await?;
-    out.write(&mut first).await?;
+    parts.handler.decide(&mut first, &[&off], &mut Outgoing::new(NAME), Timestamp::now()).await?;
     let second = [&late];
     let (second, ()) = tokio::join!(parts.apply(&second), async {
         let waiting =

@@ -207,7 +207,7 @@ impl<'a, E, A> Batch<'a, E, A> {
 
     /// Whether rows that an event brings may be inserted as if none of them could be there, without `on conflict`, which is
     /// cheaper. Where one is there all the same, the unique violation undoes the transaction, and the batch comes again with
-    /// `false`. A violation in a batch with `false` is the event's failure.
+    /// `false`. A violation in a batch with `false` is the event's failure; of a [`crate::Write`] it is a conflict.
     pub fn expects_new(&self) -> bool {
         self.expects_new
     }

@@ -182,7 +182,7 @@ pub struct Written {
 #[derive(Debug)]
 pub struct Outgoing {
     source: String,
-    write: Option<Write>,
+    writes: Vec<Write>,
     rows: Vec<Row>,
     written: Vec<Written>,
     created: Vec<Created>,
@@ -206,7 +206,7 @@ impl Outgoing {
     pub fn new(service: &str) -> Self {
         Self {
             source: format!("/{service}"),
-            write: None,
+            writes: Vec::new(),
             rows: Vec::new(),
             written: Vec::new(),
             created: Vec::new(),
@@ -260,13 +260,17 @@ impl Outgoing {
     }
 
     /// Has `write` written at the transaction's end, by the statement that appends the rows: with one round trip less under the
-    /// locks. One for each batch; what has to be there before the end is executed by whoever writes it.
+    /// locks. What has to be there before the end is executed by whoever writes it.
     pub fn with(&mut self, write: Write) {
-        self.write = Some(write);
+        self.writes.push(write);
     }
 
-    pub(crate) fn take_write(&mut self) -> Option<Write> {
-        self.write.take()
+    /// Writes now what was to be written at the end.
+    pub(crate) async fn write_early(&mut self, db: &mut PgConnection) -> Result<(), Failure> {
+        for write in self.writes.drain(..) {
+            write.execute(db).await?;
+        }
+        Ok(())
     }
 
     /// Names an event of the batch as failed. The transaction is rolled back and decided anew without it, so later
@@ -310,7 +314,7 @@ impl Outgoing {
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.write.is_none()
+        self.rows.is_empty() && self.writes.is_empty()
     }
 
     /// Writes everything collected, in order, as one statement. The caller commits, and then tells [`crate::Wake`].
@@ -320,8 +324,9 @@ impl Outgoing {
 
     /// The same, with at most so many rows in a statement.
     pub(crate) async fn write_by(&mut self, db: &mut PgConnection, at_once: usize) -> Result<(), Failure> {
-        if let Some(write) = self.write.take() {
-            let ids = write.execute_with(db, &self.rows).await?;
+        if let Some(last) = self.writes.pop() {
+            self.write_early(db).await?;
+            let ids = last.execute_with(db, &self.rows).await?;
             self.wrote(ids);
         }
         while !self.rows.is_empty() {

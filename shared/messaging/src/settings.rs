@@ -60,8 +60,8 @@ pub struct Settings {
     /// many calls as may be under way, are there: fewer and larger batches of what nobody waits for.
     pub linger: Duration,
     /// The longest that a lane rests after a batch of many, unless the next one is full, and the relay after one of fewer rows
-    /// than [`Settings::batch_max`]: as long as it took, so that the next one is larger; zero for not at all. While cores are busy a small batch costs nearly what a large one does, and
-    /// takes from others the time in which theirs would be worked on.
+    /// than [`Settings::batch_max`]: as long as it took, so that the next one is larger; zero for not at all. While cores are busy
+    /// a small batch costs nearly what a large one does, and takes from others the time in which theirs would be worked on.
     pub rest: Duration,
     /// The most outside calls under way in one lane.
     pub calls_per_lane: usize,

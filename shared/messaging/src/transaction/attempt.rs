@@ -119,11 +119,9 @@ impl<H: Handler> Transactor<H> {
         self.decide(&mut tx, &sorted.items, &mut out, now, expects_new).await?;
         crash_point!(AfterEffects);
         trail.at(Step::Failures);
-        if !sorted.failed.is_empty()
-            && let Some(write) = out.take_write()
-        {
+        if !sorted.failed.is_empty() {
             // What becomes of them may depend on what was decided on the events before them.
-            write.execute(&mut tx).await?;
+            out.write_early(&mut tx).await?;
         }
         self.record_failures(&mut tx, &sorted.failed, &mut out, now).await?;
         self.block_keys(&mut tx, &sorted.failed).await?;
@@ -252,10 +250,8 @@ impl<H: Handler> Transactor<H> {
             // topic take it, and its neighbours are applied.
             let applied = AssertUnwindSafe(self.handler.apply(&mut batch)).catch_unwind().await;
             applied.map_err(|_| Failure::retryable("handler.panic", "the handler panicked"))??;
-            if self.settings.statement_events.is_some()
-                && let Some(write) = out.take_write()
-            {
-                write.execute(&mut *db).await?;
+            if self.settings.statement_events.is_some() {
+                out.write_early(db).await?;
             }
         }
         let mut refused = out.take_failures();

@@ -18,3 +18,4 @@ mod quiet;
 mod rejoin;
 mod relay;
 mod rig;
+mod writes;
