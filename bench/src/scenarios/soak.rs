@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use local_stack::scratch::free_bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
@@ -11,6 +12,12 @@ use super::rest::{all_taken, final_times, seconds_between, until_at_rest, warm_u
 use crate::gate;
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
 use crate::rig::{KeepMails, Overrides, Servers, Service, Suite};
+
+/// What an order leaves on the disk: two mails (a file takes whole pages), its records, its rows in four databases.
+const BYTES_PER_ORDER: u64 = 20_000;
+
+/// What PostgreSQL's write-ahead log takes beside that (`max_wal_size` and what a checkpoint has not given back yet).
+const LOG_BYTES: u64 = 10_000_000_000;
 
 /// What was found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,14 +37,23 @@ pub struct Soak {
 /// Measures it.
 ///
 /// # Errors
-/// When anything fails, or the load is not taken.
+/// When anything fails, or the load is not taken. At once where the disk would be full before the end: twenty minutes later it
+/// would look like a fault of the suite's.
 pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64) -> Result<Soak> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let orders = (rate * f64::from(u32::try_from(size.soak_secs)?)) as usize;
+    let (needed, free) = (room_for(u64::try_from(orders)?), free_bytes(servers.folder())?);
+    ensure!(
+        free >= needed,
+        "{orders} orders may take {:.0} GB; {:.0} GB are free where {} is",
+        gigabytes(needed),
+        gigabytes(free),
+        servers.folder().display()
+    );
     let overrides = Overrides { mails: KeepMails::OnDisk, ..Overrides::default() };
     let mut suite = Suite::prepare(servers, overrides).await?;
     suite.start_all().await?;
     warm_up(&suite, size.warm_up_orders).await?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let orders = (rate * f64::from(u32::try_from(size.soak_secs)?)) as usize;
     let bodies = Bodies::new(seed, Skus::Zipf, Mix::SHOP);
     let address = suite.address(Service::Order);
     let load = run(Run { address, pace: Pace::PerSecond(rate), orders, connections: 64, bodies });
@@ -59,6 +75,16 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64) ->
     suite.finish().await?;
     let last_over_second_minute = last_over_second(&final_per_second, size.soak_secs / 60);
     Ok(Soak { rate, final_per_second, last_over_second_minute, resident_mb: memory, violations })
+}
+
+/// The bytes on the disk that a soak of so many orders may take.
+fn room_for(orders: u64) -> u64 {
+    orders * BYTES_PER_ORDER + LOG_BYTES
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
 }
 
 /// `None` where there are fewer than three whole minutes.

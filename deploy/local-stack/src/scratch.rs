@@ -38,8 +38,7 @@ impl Scratch {
     /// When there is such a place and no folder can be made in it.
     pub fn in_memory(purpose: &str, bytes: u64) -> Result<Option<Self>> {
         let place = Path::new("/dev/shm");
-        let free = statvfs(place).map_or(0, |system| system.blocks_available() * system.fragment_size());
-        if free < bytes {
+        if free_bytes(place).unwrap_or(0) < bytes {
             return Ok(None);
         }
         Self::make_in(place, purpose).map(Some)
@@ -60,9 +59,24 @@ impl Scratch {
     }
 }
 
+/// How many bytes may still be written where this path is.
+///
+/// # Errors
+/// When the file system can't be asked.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    let system = statvfs(path).with_context(|| format!("asking what is free in {}", path.display()))?;
+    Ok(system.blocks_available() * system.fragment_size())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_free_is_told_by_the_file_system_of_the_path() {
+        assert!(free_bytes(Path::new("/")).expect("asked") > 0);
+        assert!(free_bytes(Path::new("/no/such/folder")).is_err());
+    }
 
     #[test]
     fn a_folder_in_memory_is_made_where_there_is_room_and_goes_with_its_owner() {
