@@ -122,7 +122,7 @@ fn task(partition: i32, offset: usize, id: EventId, event: &OrderEvent) -> Deliv
         partition,
         offset,
         timestamp_ms: jiff::Timestamp::now().as_millisecond(),
-        key: Some(event.order_id().to_string().into_bytes()),
+        key: Some(event.order_id().to_string().into()),
         headers,
         value: Some(value),
     };

@@ -1,7 +1,7 @@
 //! Events as order-service publishes them.
 
 use contracts::orders::{CancelReason, Customer, OrderCancelled, OrderConfirmed, OrderEvent, OrderLine, OrderPlaced};
-use contracts::{Currency, EventId, Header, Money, OrderId, Sku, TraceParent, envelope};
+use contracts::{Bytes, Currency, EventId, Header, Money, OrderId, Sku, TraceParent, envelope};
 use jiff::Timestamp;
 
 fn customer() -> Customer {
@@ -49,7 +49,7 @@ pub fn cancelled(order_id: OrderId) -> OrderEvent {
 }
 
 /// The headers and the value of `event` under `id`.
-pub fn encoded(event: &OrderEvent, id: EventId) -> (Vec<Header>, Vec<u8>) {
+pub fn encoded(event: &OrderEvent, id: EventId) -> (Vec<Header>, Bytes) {
     let (now, trace) = (Timestamp::now(), TraceParent::new_root());
     let source = "/order-service";
     let encoded = match event {

@@ -75,7 +75,7 @@ fn delivered(event: &OrderEvent) -> Result<Arc<Delivered<OrderEvent>>> {
         partition: 0,
         offset: 0,
         timestamp_ms: 0,
-        key: Some(event.order_id().to_string().into_bytes()),
+        key: Some(event.order_id().to_string().into()),
         headers,
         value: Some(value),
     };

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use contracts::Bytes;
 use messaging::Record;
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +99,8 @@ pub fn read(file: &Path, filter: &Filter) -> Result<Chosen> {
 impl Line {
     /// The record, under its group's name, and its value where that was edited.
     fn into_record(self) -> Result<(Record, Option<Vec<u8>>)> {
-        let bytes = |text: Option<String>| text.map(|text| STANDARD.decode(text)).transpose().context("no base64");
+        let decoded = |text: String| STANDARD.decode(text).map(Bytes::from);
+        let bytes = |text: Option<String>| text.map(decoded).transpose().context("no base64");
         let headers = self.record.headers.into_iter().map(|header| Ok((header.name.into(), bytes(header.value)?)));
         let value = bytes(self.record.value)?;
         let edited = match &self.value {

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn letter(group: &str, message: &str) -> Letter {
-        let text = |name: &'static str, value: &str| (name.into(), Some(value.as_bytes().to_vec()));
+        let text = |name: &'static str, value: &str| (name.into(), Some(value.to_owned().into()));
         let record = Record {
             topic: "g.dlt".into(),
             partition: 0,

@@ -150,10 +150,10 @@ impl SagaHandler {
         let mut ended = Vec::new();
         for item in items {
             let order_id = item.order_id();
-            let at = item.envelope.time.unwrap_or(now);
+            let at = item.time.unwrap_or(now);
             // Retries are old on purpose.
             if item.attempt == 1 {
-                self.lag.note(item.envelope.time.map(|at| now.duration_since(at)).unwrap_or_default());
+                self.lag.note(item.time.map(|at| now.duration_since(at)).unwrap_or_default());
             }
             if let Some(order) = orders.get_mut(&order_id) {
                 entries.push(Entry::heard(&item.event, item.event_id, at));

@@ -10,7 +10,7 @@ use contracts::notifications::{NotificationFailed, NotificationSent};
 use contracts::payments::{
     PaymentAuthorized, PaymentCaptureFailed, PaymentCaptured, PaymentDeclined, PaymentRefunded, PaymentVoided,
 };
-use contracts::{Currency, Event, EventId, Money, OrderId, Sku, TraceParent};
+use contracts::{Bytes, Currency, Event, EventId, Money, OrderId, Sku, TraceParent};
 use jiff::{SignedDuration, Timestamp};
 use messaging::arrival::{Arrival, Body};
 use messaging::machine::{RecordId, Tp};
@@ -51,13 +51,13 @@ fn order_id(order: u8) -> OrderId {
     OrderId(Uuid::from_u128(0x0190_0000_0000_7000_8000 << 48 | u128::from(order)))
 }
 
-fn encoded<E: Event>(event: &E) -> Result<(&'static str, Vec<Header>, Vec<u8>)> {
+fn encoded<E: Event>(event: &E) -> Result<(&'static str, Vec<Header>, Bytes)> {
     let (headers, value) =
         envelope::encode(event, EventId::new(), "/test", Timestamp::now(), None, TraceParent::new_root())?;
     Ok((E::TOPIC, headers, value))
 }
 
-fn event(order_id: OrderId, kind: usize) -> Result<(&'static str, Vec<Header>, Vec<u8>)> {
+fn event(order_id: OrderId, kind: usize) -> Result<(&'static str, Vec<Header>, Bytes)> {
     let amount = Money::new(100, Currency::EUR);
     let (code, channel) = ("no".to_owned(), "mail".to_owned());
     let (template, authorization_id) = ("order_received".to_owned(), "auth_1".to_owned());
@@ -83,7 +83,7 @@ fn records(moves: &[Move]) -> Result<Vec<Record>> {
             Move::Event { order, kind } => (order, event(order_id(order), kind)?),
             Move::Poison { order } => {
                 let (topic, headers, _) = event(order_id(order), usize::from(order))?;
-                (order, (topic, headers, b"not json".to_vec()))
+                (order, (topic, headers, Bytes::from_static(b"not json")))
             }
             Move::Again { index } => {
                 if let Some(record) = records.get(index % records.len().max(1)).cloned() {
@@ -97,7 +97,7 @@ fn records(moves: &[Move]) -> Result<Vec<Record>> {
             partition: 0,
             offset,
             timestamp_ms: Timestamp::now().as_millisecond(),
-            key: Some(order_id(order).to_string().into_bytes()),
+            key: Some(order_id(order).to_string().into()),
             headers,
             value: Some(value),
         });
@@ -233,7 +233,7 @@ async fn events_that_were_long_on_their_way_say_that_the_service_is_behind() -> 
     assert!(rig.lag.take() < Duration::from_secs(20));
     let hour_ago = (Timestamp::now() - SignedDuration::from_hours(1)).to_string();
     for (_, value) in records[2].headers.iter_mut().filter(|(name, _)| name == envelope::names::TIME) {
-        *value = Some(hour_ago.clone().into_bytes());
+        *value = Some(hour_ago.clone().into());
     }
     rig.apply(&records[1..], &[2]).await?;
     assert!(rig.lag.take() >= Duration::from_secs(3_500));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use contracts::orders::OrderEvent;
-use contracts::{Envelope, Event, EventId, EventSet as _, OrderId, TraceParent};
+use contracts::{Event, EventId, EventSet as _, OrderId, TraceParent};
 use jiff::Timestamp;
 use messaging::{Delivered, Failed, FailureKind, Fate, Handler as _, Item, Outgoing, Proposal, Record, Wake};
 use payment_service::gateway::HttpGateway;
@@ -97,15 +97,6 @@ fn delivered<E: Event>(event: &E) -> Event1 {
     let event_id = EventId::new();
     let value = serde_json::to_vec(event).expect("JSON");
     let event = OrderEvent::decode(E::TYPE, &value).expect("readable").expect("known");
-    let envelope = Envelope {
-        id: event_id.to_string(),
-        source: "/order-service".to_owned(),
-        event_type: E::TYPE.to_owned(),
-        time: None,
-        subject: None,
-        causation_id: None,
-        trace: Some(TraceParent::new_root()),
-    };
     let record = Record {
         topic: E::TOPIC.into(),
         partition: 0,
@@ -113,11 +104,11 @@ fn delivered<E: Event>(event: &E) -> Event1 {
         timestamp_ms: 0,
         key: None,
         headers: Vec::new(),
-        value: Some(value),
+        value: Some(value.into()),
     };
     Arc::new(Delivered {
         event,
-        envelope,
+        time: None,
         event_id,
         attempt: 1,
         trace: TraceParent::new_root(),

@@ -5,7 +5,9 @@
 //! Read in binary or structured mode.
 
 use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
 
+use bytes::{BufMut as _, Bytes, BytesMut};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,7 +17,7 @@ use crate::ids::EventId;
 use crate::trace::TraceParent;
 
 /// A Kafka header: a name and an optional value of any bytes.
-pub type Header = (HeaderName, Option<Vec<u8>>);
+pub type Header = (HeaderName, Option<Bytes>);
 
 /// A header's name: one of the suite's own, which are constants, or any other.
 pub type HeaderName = Cow<'static, str>;
@@ -53,21 +55,21 @@ pub fn header_name(name: &str) -> HeaderName {
     names::ALL.into_iter().find(|known| *known == name).map_or_else(|| name.to_owned().into(), Cow::Borrowed)
 }
 
-/// The decoded attributes of an event.
+/// The decoded attributes of an event, read where the record has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Envelope {
+pub struct Envelope<'a> {
     /// The id as the source wrote it; any text, unique per source. The inbox's own key is derived from it.
-    pub id: String,
+    pub id: Cow<'a, str>,
     /// Who published it, for example `/order-service`.
-    pub source: String,
+    pub source: Cow<'a, str>,
     /// Type and version.
-    pub event_type: String,
+    pub event_type: Cow<'a, str>,
     /// When it happened, where the source says so.
     pub time: Option<Timestamp>,
     /// What it is about: the order id.
-    pub subject: Option<String>,
+    pub subject: Option<Cow<'a, str>>,
     /// The id of the event that caused this one.
-    pub causation_id: Option<String>,
+    pub causation_id: Option<Cow<'a, str>>,
     /// The trace it belongs to.
     pub trace: Option<TraceParent>,
 }
@@ -78,34 +80,44 @@ pub fn header_text<'a>(headers: &'a [Header], name: &str) -> Option<&'a str> {
     std::str::from_utf8(value).ok()
 }
 
-/// The headers and the value under which `event` is published in binary mode.
+/// Roughly what an event's headers and value take together, in bytes.
+const ENCODED_BYTES: usize = 768;
+
+/// The headers and the value under which `event` is published in binary mode. What is no constant is in one buffer.
 pub fn encode<E: Event>(
     event: &E,
     id: EventId,
-    source: &str,
+    source: impl Into<Bytes>,
     time: Timestamp,
     causation_id: Option<&str>,
     trace: TraceParent,
-) -> Result<(Vec<Header>, Vec<u8>), serde_json::Error> {
-    let header = |name: &'static str, value: String| (name.into(), Some(value.into_bytes()));
-    let mut headers: Vec<Header> = vec![
-        header(names::SPEC_VERSION, "1.0".to_owned()),
-        header(names::ID, id.to_string()),
-        header(names::SOURCE, source.to_owned()),
-        header(names::TYPE, E::TYPE.to_owned()),
-        header(names::TIME, format!("{time:.6}")),
-        header(names::SUBJECT, event.order_id().to_string()),
-        header(names::CONTENT_TYPE, "application/json".to_owned()),
-        header(names::TRACEPARENT, trace.to_string()),
-    ];
+) -> Result<(Vec<Header>, Bytes), serde_json::Error> {
+    let mut buffer = BytesMut::with_capacity(ENCODED_BYTES);
+    let mut text = |value: &dyn Display| {
+        // Writing into memory doesn't fail.
+        let _ = write!(buffer, "{value}");
+        buffer.split().freeze()
+    };
+    let mut headers = Vec::with_capacity(names::ALL.len());
+    let mut header = |name: &'static str, value: Bytes| headers.push((name.into(), Some(value)));
+    header(names::SPEC_VERSION, Bytes::from_static(b"1.0"));
+    header(names::ID, text(&id));
+    header(names::SOURCE, source.into());
+    header(names::TYPE, Bytes::from_static(E::TYPE.as_bytes()));
+    header(names::TIME, text(&format_args!("{time:.6}")));
+    header(names::SUBJECT, text(&event.order_id()));
+    header(names::CONTENT_TYPE, Bytes::from_static(b"application/json"));
+    header(names::TRACEPARENT, text(&trace));
     if let Some(cause) = causation_id {
-        headers.push(header(names::CAUSATION_ID, cause.to_owned()));
+        header(names::CAUSATION_ID, text(&cause));
     }
-    Ok((headers, serde_json::to_vec(event)?))
+    let mut value = buffer.writer();
+    serde_json::to_writer(&mut value, event)?;
+    Ok((headers, value.into_inner().freeze()))
 }
 
 /// Reads the attributes, and the bytes of the event's data, of a record in either mode.
-pub fn decode<'a>(headers: &[Header], value: Option<&'a [u8]>) -> Result<(Envelope, &'a [u8]), DecodeError> {
+pub fn decode<'a>(headers: &'a [Header], value: Option<&'a [u8]>) -> Result<(Envelope<'a>, &'a [u8]), DecodeError> {
     let value = value.ok_or_else(|| DecodeError::Undecodable("the record has no value".to_owned()))?;
     match mode(headers) {
         Mode::Binary => {}
@@ -115,7 +127,7 @@ pub fn decode<'a>(headers: &[Header], value: Option<&'a [u8]>) -> Result<(Envelo
         }
     }
     let required = |name: &str| match header_text(headers, name) {
-        Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        Some(text) if !text.is_empty() => Ok(Cow::Borrowed(text)),
         _ => Err(DecodeError::Undecodable(format!("header {name} is missing"))),
     };
     if let Some(version) = header_text(headers, names::SPEC_VERSION)
@@ -123,13 +135,13 @@ pub fn decode<'a>(headers: &[Header], value: Option<&'a [u8]>) -> Result<(Envelo
     {
         return Err(DecodeError::UnsupportedVersion(format!("CloudEvents {version}")));
     }
-    let optional = |name: &str| header_text(headers, name).map(str::to_owned);
+    let optional = |name: &str| header_text(headers, name).map(Cow::Borrowed);
     let envelope = Envelope {
         // A missing id is no reason to refuse: the inbox derives one from where the record stands.
         id: optional(names::ID).unwrap_or_default(),
         source: optional(names::SOURCE).unwrap_or_default(),
         event_type: required(names::TYPE)?,
-        time: optional(names::TIME).and_then(|text| text.parse().ok()),
+        time: header_text(headers, names::TIME).and_then(|text| text.parse().ok()),
         subject: optional(names::SUBJECT),
         causation_id: optional(names::CAUSATION_ID),
         trace: trace_of(headers),
@@ -148,10 +160,13 @@ enum Mode {
 fn mode(headers: &[Header]) -> Mode {
     let content_type = header_text(headers, names::CONTENT_TYPE).unwrap_or_default();
     // Parameters such as a character set may follow.
-    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match &*media_type {
-        "application/cloudevents+json" => Mode::Structured,
-        other if other.starts_with("application/cloudevents") => Mode::Unreadable(media_type),
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/cloudevents+json") {
+        return Mode::Structured;
+    }
+    const CLOUD_EVENTS: &str = "application/cloudevents";
+    match media_type.get(..CLOUD_EVENTS.len()) {
+        Some(start) if start.eq_ignore_ascii_case(CLOUD_EVENTS) => Mode::Unreadable(media_type.to_ascii_lowercase()),
         _ => Mode::Binary,
     }
 }
@@ -164,20 +179,23 @@ pub fn trace_of(headers: &[Header]) -> Option<TraceParent> {
 #[derive(Deserialize)]
 struct Structured<'a> {
     specversion: String,
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    source: String,
-    r#type: String,
+    #[serde(default, borrow)]
+    id: Cow<'a, str>,
+    #[serde(default, borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
     time: Option<String>,
-    subject: Option<String>,
-    causationid: Option<String>,
+    #[serde(borrow)]
+    subject: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    causationid: Option<Cow<'a, str>>,
     traceparent: Option<String>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
 
-fn decode_structured<'a>(headers: &[Header], value: &'a [u8]) -> Result<(Envelope, &'a [u8]), DecodeError> {
+fn decode_structured<'a>(headers: &[Header], value: &'a [u8]) -> Result<(Envelope<'a>, &'a [u8]), DecodeError> {
     let event: Structured<'a> =
         serde_json::from_slice(value).map_err(|e| DecodeError::Undecodable(format!("structured CloudEvent: {e}")))?;
     if event.specversion != "1.0" {

@@ -15,6 +15,7 @@ pub mod payments;
 pub mod topics;
 pub mod trace;
 
+pub use bytes::Bytes;
 pub use envelope::{Envelope, Header};
 pub use event::{DecodeError, Event, EventSet};
 pub use ids::{EventId, OrderId, Sku};

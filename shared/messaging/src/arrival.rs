@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use contracts::envelope::{self, Envelope, Header, header_text};
+use contracts::envelope::{self, Header, header_text};
 use contracts::{EventSet, TraceParent};
 use jiff::Timestamp;
 
@@ -124,16 +124,18 @@ impl<E: EventSet> Arrival<E> {
         let body = if own && record.header(names::STEP) == Some("release") {
             Body::Release
         } else {
-            match decoded.and_then(|(envelope, data)| decode_event(envelope, data)) {
-                Ok(Some((envelope, event))) => Body::Event(Arc::new(Delivered {
+            let event =
+                decoded.and_then(|(envelope, data)| Ok((E::decode(&envelope.event_type, data)?, envelope.time)));
+            match event {
+                Ok((Some(event), time)) => Body::Event(Arc::new(Delivered {
                     event,
-                    envelope,
+                    time,
                     event_id: identity.event_id,
                     attempt,
                     trace,
                     record: Arc::clone(&record),
                 })),
-                Ok(None) => Body::Skip,
+                Ok((None, _)) => Body::Skip,
                 Err(error) => Body::Poison(error.into()),
             }
         };
@@ -196,7 +198,7 @@ impl<E: EventSet> Arrival<E> {
     /// the inbox's key.
     pub fn copy_headers(&self) -> Vec<Header> {
         let mut headers = source_headers(&self.record.headers);
-        let text = |name: &'static str, value: String| (name.into(), Some(value.into_bytes()));
+        let text = |name: &'static str, value: String| (name.into(), Some(value.into()));
         headers.push(text(names::ORIGINAL_TOPIC, self.origin.topic.to_string()));
         headers.push(text(names::ORIGINAL_PARTITION, self.origin.partition.to_string()));
         headers.push(text(names::ORIGINAL_OFFSET, self.origin.offset.to_string()));
@@ -211,10 +213,6 @@ pub fn source_headers(headers: &[Header]) -> Vec<Header> {
     const OURS: [&str; 4] = ["retry-", "dlt-", "kafka_dlt-", "inbox-"];
     let ours = |name: &str| OURS.iter().any(|prefix| name.starts_with(prefix));
     headers.iter().filter(|(name, _)| !ours(name)).cloned().collect()
-}
-
-fn decode_event<E: EventSet>(envelope: Envelope, data: &[u8]) -> Result<Option<(Envelope, E)>, contracts::DecodeError> {
-    Ok(E::decode(&envelope.event_type, data)?.map(|event| (envelope, event)))
 }
 
 fn origin_of(record: &Record, own: bool) -> Origin {

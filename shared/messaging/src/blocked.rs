@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use contracts::{EventId, Header};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
@@ -179,7 +180,7 @@ pub struct Held {
     /// The headers of the group's own copy.
     pub headers: Vec<Header>,
     /// The value, untouched.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
 }
 
 /// Holds events, in this order. Their keys' blocks are locked by the caller.
@@ -243,14 +244,14 @@ pub async fn next_held(db: &mut PgConnection, key: &OrderKey, limit: usize) -> R
     rows.iter()
         .map(|row| {
             let day: jiff_sqlx::Date = row.try_get(2)?;
-            let headers: Vec<u8> = row.try_get(3)?;
+            let (headers, value): (&[u8], Option<Vec<u8>>) = (row.try_get(3)?, row.try_get(4)?);
             let identity = Identity { day: day.to_jiff(), event_id: EventId(row.try_get(1)?) };
             Ok(Held {
                 id: row.try_get(0)?,
                 key: key.clone(),
                 identity,
-                headers: decode_headers(&headers).unwrap_or_default(),
-                value: row.try_get(4)?,
+                headers: decode_headers(headers).unwrap_or_default(),
+                value: value.map(Bytes::from),
             })
         })
         .collect()

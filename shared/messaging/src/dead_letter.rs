@@ -5,6 +5,7 @@
 //! and its tools read
 //! (<https://docs.spring.io/spring-kafka/reference/kafka/annotation-error-handling.html#dead-letters>).
 
+use bytes::Bytes;
 use contracts::{EventSet, topics};
 use jiff::Timestamp;
 
@@ -54,7 +55,7 @@ pub fn row<E: EventSet>(
     // The inbox's key stays in the copy's own headers (`inbox-*`), so that a redrive finds its row.
     let mut headers = crate::arrival::source_headers(&arrival.record.headers);
     headers.extend(arrival.identity.headers());
-    let mut text = |name: &'static str, value: String| headers.push((name.into(), Some(value.into_bytes())));
+    let mut text = |name: &'static str, value: String| headers.push((name.into(), Some(value.into())));
     text(names::REASON, reason.as_str().to_owned());
     text(names::ERROR_CLASS, failure.class.clone());
     text(names::ERROR_MESSAGE, message.clone());
@@ -70,9 +71,11 @@ pub fn row<E: EventSet>(
     text("kafka_dlt-original-consumer-group", group);
     text("kafka_dlt-exception-fqcn", failure.class.clone());
     text("kafka_dlt-exception-message", message);
-    headers.push(("kafka_dlt-original-partition".into(), Some(origin.partition.to_be_bytes().to_vec())));
-    headers.push(("kafka_dlt-original-offset".into(), Some(origin.offset.to_be_bytes().to_vec())));
-    headers.push(("kafka_dlt-original-timestamp".into(), Some(origin.timestamp_ms.to_be_bytes().to_vec())));
+    let mut number =
+        |name: &'static str, bytes: &[u8]| headers.push((name.into(), Some(Bytes::copy_from_slice(bytes))));
+    number("kafka_dlt-original-partition", &origin.partition.to_be_bytes());
+    number("kafka_dlt-original-offset", &origin.offset.to_be_bytes());
+    number("kafka_dlt-original-timestamp", &origin.timestamp_ms.to_be_bytes());
     let record = &arrival.record;
     Row::copy(topics::dead_letter(&settings.service), record.key.clone(), headers, record.value.clone())
 }

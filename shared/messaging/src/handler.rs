@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use contracts::{Envelope, Event, EventId, EventSet, OrderId, TraceParent};
+use contracts::{Event, EventId, EventSet, OrderId, TraceParent};
 use jiff::Timestamp;
 use sqlx::{PgConnection, PgPool};
 
@@ -124,8 +124,9 @@ pub trait Handler: Send + Sync + 'static {
 pub struct Delivered<E> {
     /// The payload.
     pub event: E,
-    /// The attributes it came with.
-    pub envelope: Envelope,
+    /// When it happened, where its source says so. The envelope's other attributes are read from [`Delivered::record`], by
+    /// [`contracts::envelope::decode`].
+    pub time: Option<Timestamp>,
     /// The inbox's id of it: the envelope's id where that is a UUIDv7, else one derived from it.
     pub event_id: EventId,
     /// Which attempt this is, from 1.

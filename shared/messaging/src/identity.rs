@@ -62,8 +62,8 @@ impl Identity {
     /// The stamp.
     pub fn headers(&self) -> [Header; 2] {
         [
-            (INBOX_ID.into(), Some(self.event_id.to_string().into_bytes())),
-            (INBOX_DAY.into(), Some(self.day.to_string().into_bytes())),
+            (INBOX_ID.into(), Some(self.event_id.to_string().into())),
+            (INBOX_DAY.into(), Some(self.day.to_string().into())),
         ]
     }
 

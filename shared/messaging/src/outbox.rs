@@ -4,9 +4,11 @@
 //! key: the id is an identity taken while the key's aggregate is locked. A row may be published twice, never zero
 //! times. Deliberately absent: sending from here.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use contracts::envelope::{self, Header, header_text};
 use contracts::{Event, EventId, EventSet, TraceParent};
 use jiff::Timestamp;
@@ -31,9 +33,9 @@ pub const MAX_COPY_BYTES: usize = 1_152 * 1024;
 pub struct OutgoingEvent {
     id: EventId,
     topic: &'static str,
-    key: String,
+    key: Bytes,
     created: Option<Created>,
-    encoded: Result<(Vec<Header>, Vec<u8>), String>,
+    encoded: Result<(Vec<Header>, Bytes), String>,
 }
 
 impl OutgoingEvent {
@@ -55,16 +57,16 @@ impl OutgoingEvent {
     fn made<E: Event>(event: &E, cause: Option<&str>, trace: TraceParent, parent: Option<TraceParent>) -> Self {
         let (id, key) = (EventId::new(), event.order_id().to_string());
         // The source is stamped by `Outgoing`, which knows the service.
-        let encoded = envelope::encode(event, id, "", Timestamp::now(), cause, trace).map_err(|e| e.to_string());
+        let encoded = envelope::encode(event, id, Bytes::new(), Timestamp::now(), cause, trace);
         let created = Created::note(trace, parent, E::TOPIC, id, &key);
-        Self { id, topic: E::TOPIC, key, created, encoded }
+        Self { id, topic: E::TOPIC, key: key.into(), created, encoded: encoded.map_err(|e| e.to_string()) }
     }
 
     /// With what came as `tracestate` beside the trace.
     #[must_use]
     pub fn with_trace_state(mut self, state: Option<&str>) -> Self {
         if let (Some(state), Ok((headers, _))) = (state, &mut self.encoded) {
-            headers.push((envelope::names::TRACESTATE.into(), Some(state.as_bytes().to_vec())));
+            headers.push((envelope::names::TRACESTATE.into(), Some(Bytes::copy_from_slice(state.as_bytes()))));
         }
         self
     }
@@ -80,14 +82,12 @@ impl OutgoingEvent {
     }
 
     /// The row to insert, published in the name of `source` (for example `/order-service`).
-    pub fn into_row(self, source: &str) -> Result<Row, Failure> {
+    pub fn into_row(self, source: impl Into<Bytes>) -> Result<Row, Failure> {
         let (mut headers, value) = self.encoded.map_err(|e| Failure::rejected("outbox.encode", e))?;
-        for (name, value) in &mut headers {
-            if name == envelope::names::SOURCE {
-                *value = Some(source.as_bytes().to_vec());
-            }
+        if let Some((_, named)) = headers.iter_mut().find(|(name, _)| name == envelope::names::SOURCE) {
+            *named = Some(source.into());
         }
-        Row::new(self.topic, Some(self.key.into_bytes()), headers, Some(value))
+        Row::new(self.topic, Some(self.key), headers, Some(value))
     }
 }
 
@@ -95,22 +95,22 @@ impl OutgoingEvent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Logical topic.
-    pub topic: String,
+    pub topic: Cow<'static, str>,
     /// The record's key.
-    pub key: Option<Vec<u8>>,
+    pub key: Option<Bytes>,
     /// The record's headers.
     pub headers: Vec<Header>,
     /// The record's value.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
 }
 
 impl Row {
     /// A row, refused where the broker would refuse it: an unsendable row would hold up everything behind it.
     pub fn new(
-        topic: impl Into<String>,
-        key: Option<Vec<u8>>,
+        topic: impl Into<Cow<'static, str>>,
+        key: Option<Bytes>,
         headers: Vec<Header>,
-        value: Option<Vec<u8>>,
+        value: Option<Bytes>,
     ) -> Result<Self, Failure> {
         Self { topic: topic.into(), key, headers, value }.within(MAX_ROW_BYTES)
     }
@@ -118,16 +118,16 @@ impl Row {
     /// A copy of a consumed record on its way to a retry or dead-letter topic.
     pub(crate) fn copy(
         topic: String,
-        key: Option<Vec<u8>>,
+        key: Option<Bytes>,
         headers: Vec<Header>,
-        value: Option<Vec<u8>>,
+        value: Option<Bytes>,
     ) -> Result<Self, Failure> {
-        Self { topic, key, headers, value }.within(MAX_COPY_BYTES)
+        Self { topic: topic.into(), key, headers, value }.within(MAX_COPY_BYTES)
     }
 
     /// The bytes of key, headers and value.
     pub(crate) fn size_bytes(&self) -> usize {
-        let part = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let part = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + part(value) + 6).sum();
         part(&self.key) + part(&self.value) + headers
     }
@@ -181,7 +181,7 @@ pub struct Written {
 /// What a transaction adds to the outbox, collected while it decides and written as one statement at its end.
 #[derive(Debug)]
 pub struct Outgoing {
-    source: String,
+    source: Bytes,
     writes: Vec<Write>,
     rows: Vec<Row>,
     written: Vec<Written>,
@@ -205,7 +205,7 @@ impl Outgoing {
     /// Collects rows for `service`, whose events carry `/service` as their source.
     pub fn new(service: &str) -> Self {
         Self {
-            source: format!("/{service}"),
+            source: format!("/{service}").into(),
             writes: Vec::new(),
             rows: Vec::new(),
             written: Vec::new(),
@@ -219,7 +219,7 @@ impl Outgoing {
     /// Publishes `event` once the transaction commits.
     pub fn emit(&mut self, event: OutgoingEvent) -> Result<EventId, Failure> {
         let (id, created) = (event.id(), event.created());
-        let mut row = event.into_row(&self.source)?;
+        let mut row = event.into_row(self.source.clone())?;
         self.pass_on_trace_state(&mut row.headers);
         self.rows.push(row);
         self.created.extend(created);
@@ -255,7 +255,7 @@ impl Outgoing {
         }
         let cause = header_text(headers, envelope::names::CAUSATION_ID);
         if let Some(state) = cause.and_then(|cause| self.trace_states.get(cause)) {
-            headers.push((envelope::names::TRACESTATE.into(), Some(state.clone().into_bytes())));
+            headers.push((envelope::names::TRACESTATE.into(), Some(state.clone().into())));
         }
     }
 
@@ -372,7 +372,9 @@ pub fn encode_headers(headers: &[Header]) -> Vec<u8> {
 }
 
 /// The inverse of [`encode_headers`]; `None` for bytes that it did not write.
-pub fn decode_headers(mut bytes: &[u8]) -> Option<Vec<Header>> {
+pub fn decode_headers(bytes: &[u8]) -> Option<Vec<Header>> {
+    let buffer = Bytes::copy_from_slice(bytes);
+    let mut bytes = &*buffer;
     let mut headers = Vec::new();
     while !bytes.is_empty() {
         let (len, rest) = bytes.split_first_chunk::<2>()?;
@@ -385,7 +387,7 @@ pub fn decode_headers(mut bytes: &[u8]) -> Option<Vec<Header>> {
             bytes = rest;
         } else {
             let (value, rest) = rest.split_at_checked(usize::try_from(len).ok()?)?;
-            headers.push((name, Some(value.to_vec())));
+            headers.push((name, Some(buffer.slice_ref(value))));
             bytes = rest;
         }
     }
@@ -403,7 +405,7 @@ mod tests {
         fn headers_survive_the_outbox_byte_for_byte(
             headers in proptest::collection::vec((".{0,20}", proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40))), 0..8)
         ) {
-            let headers: Vec<Header> = headers.into_iter().map(|(name, value)| (name.into(), value)).collect();
+            let headers: Vec<Header> = headers.into_iter().map(|(name, value)| (name.into(), value.map(Bytes::from))).collect();
             prop_assert_eq!(decode_headers(&encode_headers(&headers)), Some(headers));
         }
 
@@ -417,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_row_too_large_for_the_broker_is_refused_when_it_is_appended() {
-        let refused = Row::new("orders", None, Vec::new(), Some(vec![0; MAX_ROW_BYTES + 1]));
+        let refused = Row::new("orders", None, Vec::new(), Some(vec![0; MAX_ROW_BYTES + 1].into()));
         assert_eq!(refused.map_err(|f| f.class), Err("outbox.too_large".to_owned()));
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use contracts::{EventSet, topics};
 use jiff::{SignedDuration, Timestamp};
 
@@ -89,7 +90,7 @@ pub fn row<E: EventSet>(
 ) -> Result<Row, Failure> {
     match verdict {
         Verdict::Retry { tier, due } => {
-            let text = |name: &'static str, value: String| (name.into(), Some(value.into_bytes()));
+            let text = |name: &'static str, value: String| (name.into(), Some(value.into()));
             let first = arrival.origin.first_failed_at.unwrap_or(now);
             let mut headers = arrival.copy_headers();
             headers.push(text(names::ATTEMPT, (arrival.attempt.saturating_add(1)).to_string()));
@@ -106,9 +107,14 @@ pub fn row<E: EventSet>(
 
 /// A row that tells the group to go on with a key's held events.
 pub fn release_step(settings: &Settings, topic: &str, key: &[u8]) -> Result<Row, Failure> {
-    let text = |name: &'static str, value: &str| (name.into(), Some(value.as_bytes().to_vec()));
+    let text = |name: &'static str, value: &str| (name.into(), Some(Bytes::copy_from_slice(value.as_bytes())));
     let headers = vec![text(names::STEP, "release"), text(names::ORIGINAL_TOPIC, topic)];
-    Row::copy(topics::retry(&settings.service, 0), Some(key.to_vec()), headers, Some(b"{}".to_vec()))
+    Row::copy(
+        topics::retry(&settings.service, 0),
+        Some(Bytes::copy_from_slice(key)),
+        headers,
+        Some(Bytes::from_static(b"{}")),
+    )
 }
 
 /// At most [`MAX_MESSAGE_BYTES`] of a message, cut at a character.

@@ -72,7 +72,7 @@ fn produce(bootstrap: &str, topic: &str, count: usize) -> Result<()> {
             .iter()
             .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: value.as_deref() }));
         let key = order.order_id.to_string();
-        let record = BaseRecord::to(topic).key(&key).payload(&value).headers(headers);
+        let record = BaseRecord::to(topic).key(&key).payload(&*value).headers(headers);
         producer.send(record).map_err(|(error, _)| error)?;
         producer.poll(Duration::ZERO);
     }

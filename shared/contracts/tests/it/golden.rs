@@ -39,7 +39,7 @@ impl Golden {
     }
 
     fn headers(&self) -> Vec<Header> {
-        self.headers.iter().map(|(name, value)| (name.clone().into(), Some(value.clone().into_bytes()))).collect()
+        self.headers.iter().map(|(name, value)| (name.clone().into(), Some(value.clone().into()))).collect()
     }
 
     fn event_type(&self) -> &str {
@@ -90,17 +90,18 @@ fn at(text: &str) -> Timestamp {
 /// The file is read as `event`, and `event` is written as the file says.
 fn means<E: Event + PartialEq + std::fmt::Debug>(file: &str, event: &E) {
     let golden = Golden::load(file);
-    let (envelope, data) = decode(&golden.headers(), Some(golden.value.get().as_bytes())).expect(file);
+    let headers = golden.headers();
+    let (envelope, data) = decode(&headers, Some(golden.value.get().as_bytes())).expect(file);
     assert_eq!(envelope.event_type, E::TYPE, "{file}");
     assert_eq!(&contracts::event::from_json::<E>(data).expect(file), event, "{file}");
 
     let id = envelope.id.parse().expect("an event id");
     let (time, trace) = (envelope.time.expect("a time"), envelope.trace.expect("a trace"));
-    let (headers, value) =
-        encode(event, id, &envelope.source, time, envelope.causation_id.as_deref(), trace).expect("it can be written");
+    let (source, cause) = (envelope.source.clone().into_owned(), envelope.causation_id.as_deref());
+    let (headers, value) = encode(event, id, source, time, cause, trace).expect("it can be written");
     let written: BTreeMap<String, String> = headers
         .into_iter()
-        .map(|(name, value)| (name.into_owned(), String::from_utf8(value.expect("a value")).expect("UTF-8")))
+        .map(|(name, value)| (name.into_owned(), String::from_utf8(value.expect("a value").into()).expect("UTF-8")))
         .collect();
     assert_eq!(written, golden.headers, "{file}");
     assert_eq!(serde_json::from_slice::<Value>(&value).expect("JSON"), golden.json(), "{file}");
@@ -178,7 +179,8 @@ fn every_event_version_has_a_golden_record_and_every_golden_record_is_read() {
     let all = Golden::all();
     for (file, golden) in &all {
         assert!(file.starts_with(golden.event_type()), "{file} is named for its type");
-        let (envelope, data) = decode(&golden.headers(), Some(golden.value.get().as_bytes())).expect(file);
+        let headers = golden.headers();
+        let (envelope, data) = decode(&headers, Some(golden.value.get().as_bytes())).expect(file);
         read(&envelope.event_type, data).unwrap_or_else(|e| panic!("{file}: {e}"));
     }
     let recorded: BTreeSet<&str> = all.values().map(Golden::event_type).collect();

@@ -11,5 +11,5 @@ use contracts::Header;
 
 /// Headers of a record, by name.
 fn headers(pairs: &[(&str, &str)]) -> Vec<Header> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned().into(), Some(value.as_bytes().to_vec()))).collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned().into(), Some((*value).to_owned().into()))).collect()
 }

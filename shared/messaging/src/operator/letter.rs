@@ -1,5 +1,6 @@
 //! A dead letter as a command brings it, and the record that takes its event back to the group.
 
+use bytes::Bytes;
 use contracts::envelope::{header_text, names as ce};
 use contracts::{EventId, Header, topics};
 
@@ -50,7 +51,7 @@ impl<'a> Letter<'a> {
 
     /// The key under which order is kept.
     pub(super) fn order_key(&self) -> Option<OrderKey> {
-        Some((self.topic.to_owned(), self.record.key.clone()?))
+        Some((self.topic.to_owned(), self.record.key.as_deref()?.to_owned()))
     }
 
     pub(super) fn event_type(&self) -> Option<&'a str> {
@@ -77,7 +78,7 @@ impl<'a> Letter<'a> {
 
     /// The group's own copy: what the source wrote, where it came from, the inbox's key and the attempt that is next. What
     /// earlier retries and the dead letter added is gone, so the tiers begin anew; event id and trace stay.
-    fn back(&self, identity: Identity, redrives: u16, mut headers: Vec<Header>, value: Option<Vec<u8>>) -> Record {
+    fn back(&self, identity: Identity, redrives: u16, mut headers: Vec<Header>, value: Option<Bytes>) -> Record {
         let mut traces = 0;
         headers.retain(|(name, _)| {
             let trace = name.eq_ignore_ascii_case(ce::TRACEPARENT);
@@ -127,5 +128,5 @@ pub(super) fn new_identity(now: jiff::Timestamp) -> Identity {
 }
 
 fn text(name: &'static str, value: String) -> Header {
-    (name.into(), Some(value.into_bytes()))
+    (name.into(), Some(value.into()))
 }

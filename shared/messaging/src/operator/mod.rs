@@ -25,6 +25,7 @@ mod letter;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use contracts::{EventId, Header};
 use jiff::Timestamp;
 use sqlx::PgPool;
@@ -88,13 +89,13 @@ pub struct Command {
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// The record's key.
-    pub key: Option<Vec<u8>>,
+    pub key: Option<Bytes>,
     /// All its headers.
     pub headers: Vec<Header>,
     /// The value as it died.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
     /// The value to redrive instead.
-    pub edited: Option<Vec<u8>>,
+    pub edited: Option<Bytes>,
 }
 
 /// Where an event is, and what operators did last about it.

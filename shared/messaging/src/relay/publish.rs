@@ -1,9 +1,11 @@
 //! The active relay: read, send, await acknowledgements, delete.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
@@ -213,9 +215,15 @@ impl<'a> Sender<'a> {
             .map(|row| {
                 let headers = decode_headers(row.try_get(3)?);
                 let is_readable = headers.is_some();
-                let (topic, key, value) = (row.try_get(1)?, row.try_get(2)?, row.try_get(4)?);
-                let headers = headers.unwrap_or_default();
-                Ok(Pending { id: row.try_get(0)?, row: Arc::new(Row { topic, key, headers, value }), is_readable })
+                let bytes =
+                    |column: usize| Ok::<_, Failure>(row.try_get::<Option<Vec<u8>>, _>(column)?.map(Bytes::from));
+                let new = Row {
+                    topic: row.try_get::<String, _>(1)?.into(),
+                    key: bytes(2)?,
+                    headers: headers.unwrap_or_default(),
+                    value: bytes(4)?,
+                };
+                Ok(Pending { id: row.try_get(0)?, row: Arc::new(new), is_readable })
             })
             .collect::<Result<_, Failure>>()?;
         let whole = rows.len() < self.settings.relay_batch;
@@ -229,20 +237,22 @@ impl<'a> Sender<'a> {
         let mut deliveries = Vec::with_capacity(rows.len());
         let mut refused = None;
         crash_point!(BeforeProduce);
-        let mut topics: Vec<(String, u64)> = Vec::new();
+        let mut topics: Vec<(Cow<'static, str>, String, u64)> = Vec::new();
         let started = Instant::now();
         for Pending { id, row, is_readable } in rows {
             ids.push(id);
-            let topic = self.settings.physical(&row.topic);
-            match topics.iter_mut().find(|(name, _)| *name == topic) {
-                Some((_, count)) => *count += 1,
-                None => topics.push((topic.clone(), 1)),
-            }
+            let known = topics.iter().position(|(logical, ..)| *logical == row.topic);
+            let known = known.unwrap_or_else(|| {
+                topics.push((row.topic.clone(), self.settings.physical(&row.topic), 0));
+                topics.len() - 1
+            });
+            let (_, topic, count) = &mut topics[known];
+            *count += 1;
             if refused.is_some() {
                 continue;
             }
             let sent = if is_readable {
-                enqueue(&self.producer, &topic, &row)
+                enqueue(&self.producer, topic, &row)
             } else {
                 Err("its headers are not what the outbox writes".to_owned())
             };
@@ -251,6 +261,7 @@ impl<'a> Sender<'a> {
                 Err(error) => refused = Some(format!("outbox row {id}: {error}")),
             }
         }
+        let topics = topics.into_iter().map(|(_, topic, count)| (topic, count)).collect();
         self.rows_in_flight += ids.len();
         self.status.sent(ids.len());
         #[cfg(feature = "fault-injection")]
@@ -410,10 +421,10 @@ fn enqueue(
     let span = Sending::begin(&row.topic, row.key.as_deref(), &row.headers);
     let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(kafka_headers);
     if let Some(key) = &row.key {
-        record = record.key(key.as_slice());
+        record = record.key(key);
     }
     if let Some(value) = &row.value {
-        record = record.payload(value.as_slice());
+        record = record.payload(value);
     }
     let delivery = producer.send_result(record).map_err(|(error, _)| error.to_string())?;
     Ok((delivery, span))

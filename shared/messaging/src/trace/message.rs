@@ -13,7 +13,7 @@ use crate::handler::Delivered;
 /// Leaves exactly one `traceparent` among the headers: this one.
 fn one_traceparent(headers: &mut Vec<Header>, context: TraceParent) {
     headers.retain(|(name, _)| !name.eq_ignore_ascii_case(names::TRACEPARENT));
-    headers.push((names::TRACEPARENT.into(), Some(context.to_string().into_bytes())));
+    headers.push((names::TRACEPARENT.into(), Some(context.to_string().into())));
 }
 
 /// A message that was made and is not committed yet: its `create` span to be.
@@ -94,7 +94,7 @@ pub(crate) fn redriven(headers: &mut Vec<Header>, destination: &str, key: Option
 /// recorded.
 pub(crate) fn first_attempt<E: EventSet>(arrival: &Arrival<E>) -> Option<Header> {
     let first = arrival.first_attempt.unwrap_or(arrival.trace);
-    super::records(first).then(|| (FIRST_ATTEMPT.into(), Some(first.to_string().into_bytes())))
+    super::records(first).then(|| (FIRST_ATTEMPT.into(), Some(first.to_string().into())))
 }
 
 /// A record on its way to the broker: its `send` span to be.
@@ -162,7 +162,7 @@ pub(super) fn processed<E: EventSet>(arrival: &Arrival<E>, group: &str, begun: S
     span.set(attribute::MESSAGING_MESSAGE_ID, arrival.identity.event_id.to_string());
     span.set("suite.attempt", i64::from(arrival.attempt));
     if let Some(delivered) = arrival.delivered() {
-        span.set("suite.event.type", delivered.envelope.event_type.clone());
+        span.set("suite.event.type", delivered.event.event_type());
         span.set("order.id", delivered.order_id().to_string());
     }
     if let Some(creation) = arrival.creation {

@@ -434,9 +434,9 @@ async fn lock_blocks<E: EventSet, A>(
 fn held_copy<E: EventSet>(arrival: &Arrival<E>) -> Option<Held> {
     let mut headers = arrival.copy_headers();
     headers.extend(trace::first_attempt(arrival));
-    headers.push((names::ATTEMPT.into(), Some(arrival.attempt.to_string().into_bytes())));
+    headers.push((names::ATTEMPT.into(), Some(arrival.attempt.to_string().into())));
     if let Some(first) = arrival.origin.first_failed_at {
-        headers.push((names::FIRST_FAILED_AT.into(), Some(first.to_string().into_bytes())));
+        headers.push((names::FIRST_FAILED_AT.into(), Some(first.to_string().into())));
     }
     Some(Held {
         id: 0,

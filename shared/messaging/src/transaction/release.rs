@@ -53,7 +53,7 @@ pub async fn load_held<E: EventSet, A>(
             partition: step.record.partition,
             offset: step.record.offset,
             timestamp_ms: step.record.timestamp_ms,
-            key: Some(event.key.1),
+            key: Some(event.key.1.into()),
             headers: event.headers,
             value: event.value,
         };

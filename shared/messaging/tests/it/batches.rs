@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use contracts::envelope::{self, header_text};
 use contracts::orders::OrderEvent;
-use contracts::{EventId, OrderId, TraceParent};
+use contracts::{Bytes, EventId, OrderId, TraceParent};
 use jiff::Timestamp;
 use messaging::arrival::{Arrival, Body};
 use messaging::machine::{RecordId, Tp};
@@ -75,7 +75,7 @@ fn records(moves: &[Move]) -> Result<Vec<Record>> {
             Move::Poison { key } => {
                 let order = keys[usize::from(*key)];
                 let (headers, _) = encoded(&OrderEvent::Cancelled(cancelled(order)))?;
-                (order, (headers, b"not json".to_vec()))
+                (order, (headers, Bytes::from_static(b"not json")))
             }
             Move::Again { index } => {
                 if let Some(record) = records.get(index % records.len().max(1)).cloned() {
@@ -89,7 +89,7 @@ fn records(moves: &[Move]) -> Result<Vec<Record>> {
             partition: 0,
             offset,
             timestamp_ms: Timestamp::now().as_millisecond(),
-            key: Some(key.to_string().into_bytes()),
+            key: Some(key.to_string().into()),
             headers,
             value: Some(value),
         });

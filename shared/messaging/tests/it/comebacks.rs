@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use contracts::envelope;
-use contracts::{EventId, OrderId, TraceParent};
+use contracts::{Bytes, EventId, OrderId, TraceParent};
 use jiff::Timestamp;
 use messaging::Record;
 use messaging::arrival::{Arrival, Body, names};
@@ -41,7 +41,7 @@ impl Hand {
     fn placed(&mut self, order: OrderId, method: &str) -> Result<Task<Event, ()>> {
         let (now, trace) = (Timestamp::now(), TraceParent::new_root());
         let (headers, value) = envelope::encode(&placed_for(order, method), EventId::new(), "/test", now, None, trace)?;
-        let key = Some(order.to_string().into_bytes());
+        let key = Some(order.to_string().into());
         Ok(self.task("orders", None, key, headers, Some(value)))
     }
 
@@ -49,9 +49,9 @@ impl Hand {
         &mut self,
         topic: &str,
         own_tier: Option<usize>,
-        key: Option<Vec<u8>>,
+        key: Option<Bytes>,
         headers: Vec<envelope::Header>,
-        value: Option<Vec<u8>>,
+        value: Option<Bytes>,
     ) -> Task<Event, ()> {
         self.offset += 1;
         let timestamp_ms = Timestamp::now().as_millisecond();
@@ -75,9 +75,9 @@ impl Hand {
             .await?;
         let mut tasks = Vec::new();
         for row in rows {
-            let headers: Vec<u8> = row.try_get(2)?;
-            let headers = decode_headers(&headers).context("headers of the outbox")?;
-            let mut task = self.task(&topic, Some(tier), row.try_get(1)?, headers, row.try_get(3)?);
+            let bytes = |column: usize| row.try_get::<Option<Vec<u8>>, _>(column).map(|bytes| bytes.map(Bytes::from));
+            let headers = decode_headers(row.try_get(2)?).context("headers of the outbox")?;
+            let mut task = self.task(&topic, Some(tier), bytes(1)?, headers, bytes(3)?);
             if matches!(task.arrival.body, Body::Release) {
                 let held = load_held(&self.rig.db.pool, task.id, &task.arrival, 50).await?;
                 task.prepared = Prepared::Held(held.context("a step has a key")?);
@@ -203,7 +203,7 @@ async fn an_event_that_comes_back_twice_while_its_key_is_blocked_is_held_once() 
     hand.run(vec![blocking]).await;
     for (name, value) in &mut redriven.headers {
         if name == names::ATTEMPT {
-            *value = Some(b"4".to_vec());
+            *value = Some(Bytes::from_static(b"4"));
         }
     }
     for _ in 0..2 {

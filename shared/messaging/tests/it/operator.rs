@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use contracts::orders::OrderEvent;
-use contracts::{EventId, OrderId};
+use contracts::{Bytes, EventId, OrderId};
 use messaging::operator::{Action, Answer, Answered, Command, DeadLetter, Order};
 use messaging::{Batch, Delivered, Edit, Failure, Handler, Operator, Wake};
 use sqlx::PgConnection;
@@ -98,9 +98,9 @@ impl Desk {
     async fn letters(&self, count: usize) -> Result<Vec<DeadLetter>> {
         let records = self.rig.wait_records("ledger.dlt", count).await?;
         let letter = |record: testkit::Record| DeadLetter {
-            key: record.key,
-            headers: record.headers.into_iter().map(|(name, value)| (name.into(), value)).collect(),
-            value: record.payload,
+            key: record.key.map(Bytes::from),
+            headers: record.headers.into_iter().map(|(name, value)| (name.into(), value.map(Bytes::from))).collect(),
+            value: record.payload.map(Bytes::from),
             edited: None,
         };
         Ok(records.into_iter().map(letter).collect())
@@ -166,7 +166,7 @@ fn header<'a>(letter: &'a DeadLetter, name: &str) -> Option<&'a str> {
 fn set(letter: &DeadLetter, name: &str, value: Option<&str>) -> DeadLetter {
     let mut letter = letter.clone();
     letter.headers.retain(|(other, _)| other != name);
-    letter.headers.extend(value.map(|value| (name.to_owned().into(), Some(value.as_bytes().to_vec()))));
+    letter.headers.extend(value.map(|value| (name.to_owned().into(), Some(value.to_owned().into()))));
     letter
 }
 

@@ -32,7 +32,7 @@ fn record_as(id: EventId, offset: i64, order: OrderId, method: &str) -> Result<R
         partition: 0,
         offset,
         timestamp_ms: Timestamp::now().as_millisecond(),
-        key: Some(order.to_string().into_bytes()),
+        key: Some(order.to_string().into()),
         headers,
         value: Some(value),
     })

@@ -258,7 +258,7 @@ impl Rig {
             envelope::encode(event, EventId::new(), "/test", now, None, TraceParent::new_root())?;
         for (name, value) in &mut headers {
             if name == "ce_id" {
-                *value = Some(id.as_bytes().to_vec());
+                *value = Some(id.to_owned().into());
             }
         }
         self.publish_raw(&event.order_id().to_string(), &headers, &value).await

@@ -108,7 +108,7 @@ impl Command {
 
 impl RecordBody {
     fn into_letter(self) -> DeadLetter {
-        let bytes = |bytes: Option<Bytes>| bytes.map(|Bytes(bytes)| bytes);
+        let bytes = |bytes: Option<Bytes>| bytes.map(|Bytes(bytes)| bytes.into());
         DeadLetter {
             key: bytes(self.key),
             headers: self.headers.into_iter().map(|header| (header.name.into(), bytes(header.value))).collect(),

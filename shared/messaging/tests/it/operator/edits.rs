@@ -11,7 +11,7 @@ use crate::rig::{Rig, cancelled, placed_for};
 fn edited(letter: &DeadLetter, change: impl FnOnce(&mut serde_json::Value)) -> Result<DeadLetter> {
     let mut json = serde_json::from_slice(letter.value.as_deref().context("a value")?)?;
     change(&mut json);
-    Ok(DeadLetter { edited: Some(serde_json::to_vec(&json)?), ..letter.clone() })
+    Ok(DeadLetter { edited: Some(serde_json::to_vec(&json)?.into()), ..letter.clone() })
 }
 
 async fn edit(desk: &Desk, letter: DeadLetter) -> Result<Answered> {
@@ -68,7 +68,7 @@ async fn an_edit_that_can_not_be_read_or_contradicts_what_was_done_is_refused() 
         (edited(&letter, |json| json["total"]["amount_minor"] = CONTRADICTION.into())?, Answer::Contradiction),
         (edited(&letter, |json| json["total"] = "many".into())?, Answer::Invalid),
         (edited(&letter, |json| json["order_id"] = OrderId::new().to_string().into())?, Answer::Invalid),
-        (DeadLetter { edited: Some(b"not json".to_vec()), ..letter.clone() }, Answer::Invalid),
+        (DeadLetter { edited: Some("not json".into()), ..letter.clone() }, Answer::Invalid),
     ];
     for (letter, expected) in cases {
         let said = edit(&desk, letter).await?;
@@ -85,12 +85,12 @@ async fn an_edit_that_can_not_be_read_or_contradicts_what_was_done_is_refused() 
 async fn what_could_not_be_read_can_be_mended_by_hand() -> Result<()> {
     let (desk, order) = (Desk::new(&[50]).await?, OrderId::new());
     let instance = desk.start();
-    let text = |name: &'static str, value: &str| (name.into(), Some(value.as_bytes().to_vec()));
+    let text = |name: &'static str, value: &str| (name.into(), Some(value.to_owned().into()));
     let headers = [text("ce_specversion", "1.0"), text("ce_type", "order.placed.v1"), text("ce_id", "no-uuid")];
     desk.rig.publish_raw(&order.to_string(), &headers, b"{\"order_id\": broken").await?;
     let letter = only(desk.letters(1).await?)?;
     let value = serde_json::to_vec(&placed_for(order, "tok"))?;
-    let said = edit(&desk, DeadLetter { edited: Some(value), ..letter }).await?;
+    let said = edit(&desk, DeadLetter { edited: Some(value.into()), ..letter }).await?;
     assert_eq!(said.answer, Answer::Edited, "{said:?}");
     assert_eq!(Some(desk.rig.wait_applied(1).await?[0].event_id), said.new_event_id);
     instance.stop().await

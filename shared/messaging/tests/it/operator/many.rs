@@ -24,7 +24,7 @@ async fn publish_poison(rig: &Rig) -> Result<()> {
         let event = placed("poison");
         let (now, trace) = (Timestamp::now(), TraceParent::new_root());
         let (headers, value) = envelope::encode(&event, EventId::new(), "/test", now, None, trace)?;
-        rows.push(Row::new("orders", Some(event.order_id().to_string().into_bytes()), headers, Some(value))?);
+        rows.push(Row::new("orders", Some(event.order_id().to_string().into()), headers, Some(value))?);
     }
     let columns = Columns::of(&rows);
     sqlx::query("insert into outbox (topic, key, headers, payload) select * from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[])")
