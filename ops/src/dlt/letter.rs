@@ -139,10 +139,11 @@ pub fn shown(at: Option<Timestamp>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use contracts::envelope::text_header;
+
     use super::*;
 
     fn letter(group: &str, message: &str) -> Letter {
-        let text = |name: &'static str, value: &str| (name.into(), Some(value.to_owned().into()));
         let record = Record {
             topic: "g.dlt".into(),
             partition: 0,
@@ -150,9 +151,9 @@ mod tests {
             timestamp_ms: 0,
             key: None,
             headers: vec![
-                text(dlt::REASON, "rejected"),
-                text(dlt::ERROR_CLASS, "a.b"),
-                text(dlt::ERROR_MESSAGE, message),
+                text_header(dlt::REASON, "rejected"),
+                text_header(dlt::ERROR_CLASS, "a.b"),
+                text_header(dlt::ERROR_MESSAGE, message.to_owned()),
             ],
             value: None,
         };

@@ -55,6 +55,11 @@ pub fn header_name(name: &str) -> HeaderName {
     names::ALL.into_iter().find(|known| *known == name).map_or_else(|| name.to_owned().into(), Cow::Borrowed)
 }
 
+/// A header with a text that is made for it.
+pub fn text_header(name: &'static str, text: impl Into<Bytes>) -> Header {
+    (name.into(), Some(text.into()))
+}
+
 /// The decoded attributes of an event, read where the record has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope<'a> {
@@ -99,7 +104,7 @@ pub fn encode<E: Event>(
         buffer.split().freeze()
     };
     let mut headers = Vec::with_capacity(names::ALL.len());
-    let mut header = |name: &'static str, value: Bytes| headers.push((name.into(), Some(value)));
+    let mut header = |name: &'static str, value: Bytes| headers.push(text_header(name, value));
     header(names::SPEC_VERSION, Bytes::from_static(b"1.0"));
     header(names::ID, text(&id));
     header(names::SOURCE, source.into());

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use contracts::envelope::{self, Header, header_text};
+use contracts::envelope::{self, Header, header_text, text_header};
 use contracts::{EventSet, TraceParent};
 use jiff::Timestamp;
 
@@ -198,11 +198,10 @@ impl<E: EventSet> Arrival<E> {
     /// the inbox's key.
     pub fn copy_headers(&self) -> Vec<Header> {
         let mut headers = source_headers(&self.record.headers);
-        let text = |name: &'static str, value: String| (name.into(), Some(value.into()));
-        headers.push(text(names::ORIGINAL_TOPIC, self.origin.topic.to_string()));
-        headers.push(text(names::ORIGINAL_PARTITION, self.origin.partition.to_string()));
-        headers.push(text(names::ORIGINAL_OFFSET, self.origin.offset.to_string()));
-        headers.push(text(names::ORIGINAL_TIMESTAMP, self.origin.timestamp_ms.to_string()));
+        headers.push(text_header(names::ORIGINAL_TOPIC, self.origin.topic.to_string()));
+        headers.push(text_header(names::ORIGINAL_PARTITION, self.origin.partition.to_string()));
+        headers.push(text_header(names::ORIGINAL_OFFSET, self.origin.offset.to_string()));
+        headers.push(text_header(names::ORIGINAL_TIMESTAMP, self.origin.timestamp_ms.to_string()));
         headers.extend(self.identity.headers());
         headers
     }

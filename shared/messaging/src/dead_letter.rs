@@ -6,6 +6,7 @@
 //! (<https://docs.spring.io/spring-kafka/reference/kafka/annotation-error-handling.html#dead-letters>).
 
 use bytes::Bytes;
+use contracts::envelope::text_header;
 use contracts::{EventSet, topics};
 use jiff::Timestamp;
 
@@ -55,7 +56,7 @@ pub fn row<E: EventSet>(
     // The inbox's key stays in the copy's own headers (`inbox-*`), so that a redrive finds its row.
     let mut headers = crate::arrival::source_headers(&arrival.record.headers);
     headers.extend(arrival.identity.headers());
-    let mut text = |name: &'static str, value: String| headers.push((name.into(), Some(value.into())));
+    let mut text = |name: &'static str, value: String| headers.push(text_header(name, value));
     text(names::REASON, reason.as_str().to_owned());
     text(names::ERROR_CLASS, failure.class.clone());
     text(names::ERROR_MESSAGE, message.clone());

@@ -5,7 +5,7 @@
 //! its broker timestamp. Both are stamped into headers of every copy that the group makes for itself and win from then
 //! on: a retry must not be taken for another event because its position is another one.
 
-use contracts::envelope::names as ce;
+use contracts::envelope::{names as ce, text_header};
 use contracts::{EventId, Header};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -61,10 +61,7 @@ impl Identity {
 
     /// The stamp.
     pub fn headers(&self) -> [Header; 2] {
-        [
-            (INBOX_ID.into(), Some(self.event_id.to_string().into())),
-            (INBOX_DAY.into(), Some(self.day.to_string().into())),
-        ]
+        [text_header(INBOX_ID, self.event_id.to_string()), text_header(INBOX_DAY, self.day.to_string())]
     }
 
     /// Whether the inbox can no longer tell this event from a duplicate.

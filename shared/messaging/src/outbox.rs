@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use contracts::envelope::{self, Header, header_text};
+use contracts::envelope::{self, Header, header_text, text_header};
 use contracts::{Event, EventId, EventSet, TraceParent};
 use jiff::Timestamp;
 use sqlx::PgConnection;
@@ -66,7 +66,7 @@ impl OutgoingEvent {
     #[must_use]
     pub fn with_trace_state(mut self, state: Option<&str>) -> Self {
         if let (Some(state), Ok((headers, _))) = (state, &mut self.encoded) {
-            headers.push((envelope::names::TRACESTATE.into(), Some(Bytes::copy_from_slice(state.as_bytes()))));
+            headers.push(text_header(envelope::names::TRACESTATE, state.to_owned()));
         }
         self
     }
@@ -255,7 +255,7 @@ impl Outgoing {
         }
         let cause = header_text(headers, envelope::names::CAUSATION_ID);
         if let Some(state) = cause.and_then(|cause| self.trace_states.get(cause)) {
-            headers.push((envelope::names::TRACESTATE.into(), Some(state.clone().into())));
+            headers.push(text_header(envelope::names::TRACESTATE, state.clone()));
         }
     }
 

@@ -40,8 +40,9 @@ impl Record {
     /// A copy in one buffer: a record has a dozen parts, and the thread that takes it from librdkafka is not the one that drops
     /// them.
     fn copied(topic: Arc<str>, message: &BorrowedMessage<'_>, value: Option<&[u8]>) -> Self {
-        let count = message.headers().map_or(0, |headers| headers.count());
-        let values = message.headers().into_iter().flat_map(|headers| headers.iter()).filter_map(|header| header.value);
+        let given = message.headers();
+        let count = given.map_or(0, |headers| headers.count());
+        let values = given.into_iter().flat_map(|headers| headers.iter()).filter_map(|header| header.value);
         let size: usize = values.chain(message.key()).chain(value).map(<[u8]>::len).sum();
         let mut buffer = BytesMut::with_capacity(size);
         let mut part = |bytes: &[u8]| -> Bytes {
@@ -49,7 +50,7 @@ impl Record {
             buffer.split().freeze()
         };
         let mut headers = Vec::with_capacity(count);
-        for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+        for header in given.into_iter().flat_map(|headers| headers.iter()) {
             headers.push((header_name(header.key), header.value.map(&mut part)));
         }
         Self {

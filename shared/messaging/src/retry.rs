@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use contracts::envelope::text_header;
 use contracts::{EventSet, topics};
 use jiff::{SignedDuration, Timestamp};
 
@@ -90,14 +91,13 @@ pub fn row<E: EventSet>(
 ) -> Result<Row, Failure> {
     match verdict {
         Verdict::Retry { tier, due } => {
-            let text = |name: &'static str, value: String| (name.into(), Some(value.into()));
             let first = arrival.origin.first_failed_at.unwrap_or(now);
             let mut headers = arrival.copy_headers();
-            headers.push(text(names::ATTEMPT, (arrival.attempt.saturating_add(1)).to_string()));
-            headers.push(text(names::DUE_AT, due.to_string()));
-            headers.push(text(names::FIRST_FAILED_AT, first.to_string()));
-            headers.push(text(names::ERROR_CLASS, failure.class.clone()));
-            headers.push(text(names::ERROR_MESSAGE, bounded(&failure.message)));
+            headers.push(text_header(names::ATTEMPT, (arrival.attempt.saturating_add(1)).to_string()));
+            headers.push(text_header(names::DUE_AT, due.to_string()));
+            headers.push(text_header(names::FIRST_FAILED_AT, first.to_string()));
+            headers.push(text_header(names::ERROR_CLASS, failure.class.clone()));
+            headers.push(text_header(names::ERROR_MESSAGE, bounded(&failure.message)));
             let record = &arrival.record;
             Row::copy(topics::retry(&settings.service, tier), record.key.clone(), headers, record.value.clone())
         }
@@ -107,8 +107,7 @@ pub fn row<E: EventSet>(
 
 /// A row that tells the group to go on with a key's held events.
 pub fn release_step(settings: &Settings, topic: &str, key: &[u8]) -> Result<Row, Failure> {
-    let text = |name: &'static str, value: &str| (name.into(), Some(Bytes::copy_from_slice(value.as_bytes())));
-    let headers = vec![text(names::STEP, "release"), text(names::ORIGINAL_TOPIC, topic)];
+    let headers = vec![text_header(names::STEP, "release"), text_header(names::ORIGINAL_TOPIC, topic.to_owned())];
     Row::copy(
         topics::retry(&settings.service, 0),
         Some(Bytes::copy_from_slice(key)),

@@ -1,7 +1,7 @@
 //! A dead letter as a command brings it, and the record that takes its event back to the group.
 
 use bytes::Bytes;
-use contracts::envelope::{header_text, names as ce};
+use contracts::envelope::{header_text, names as ce, text_header};
 use contracts::{EventId, Header, topics};
 
 use super::{DeadLetter, names};
@@ -70,9 +70,9 @@ impl<'a> Letter<'a> {
         };
         let mut headers = source_headers(&self.record.headers);
         headers.retain(|(name, _)| !ours(name));
-        headers.push(text(ce::ID, new.event_id.to_string()));
-        headers.push(text(ce::CAUSATION_ID, self.identity.event_id.to_string()));
-        headers.push(text(names::EDITED_FROM, self.identity.event_id.to_string()));
+        headers.push(text_header(ce::ID, new.event_id.to_string()));
+        headers.push(text_header(ce::CAUSATION_ID, self.identity.event_id.to_string()));
+        headers.push(text_header(names::EDITED_FROM, self.identity.event_id.to_string()));
         self.back(new, redrives, headers, self.record.edited.clone())
     }
 
@@ -95,12 +95,12 @@ impl<'a> Letter<'a> {
         ];
         for (to, from) in kept {
             if let Some(value) = header_text(&self.record.headers, from) {
-                headers.push(text(to, value.to_owned()));
+                headers.push(text_header(to, value.to_owned()));
             }
         }
         headers.extend(identity.headers());
-        headers.push(text(retry::ATTEMPT, self.dead_attempt.saturating_add(1).to_string()));
-        headers.push(text(names::REDRIVE_COUNT, redrives.to_string()));
+        headers.push(text_header(retry::ATTEMPT, self.dead_attempt.saturating_add(1).to_string()));
+        headers.push(text_header(names::REDRIVE_COUNT, redrives.to_string()));
         let number = |name: &str| header_text(&self.record.headers, name).and_then(|text| text.parse::<i64>().ok());
         Record {
             topic: self.topic.into(),
@@ -125,8 +125,4 @@ pub(super) fn new_identity(now: jiff::Timestamp) -> Identity {
     // The id's own time gives the day, as for any UUIDv7.
     Identity::of_v7(event_id)
         .unwrap_or_else(|| Identity { day: now.to_zoned(jiff::tz::TimeZone::UTC).date(), event_id })
-}
-
-fn text(name: &'static str, value: String) -> Header {
-    (name.into(), Some(value.into()))
 }

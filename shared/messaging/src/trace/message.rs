@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use contracts::envelope::{Header, header_text, names};
+use contracts::envelope::{Header, header_text, names, text_header};
 use contracts::{EventSet, TraceParent};
 use tracing::Instrument as _;
 
@@ -13,7 +13,7 @@ use crate::handler::Delivered;
 /// Leaves exactly one `traceparent` among the headers: this one.
 fn one_traceparent(headers: &mut Vec<Header>, context: TraceParent) {
     headers.retain(|(name, _)| !name.eq_ignore_ascii_case(names::TRACEPARENT));
-    headers.push((names::TRACEPARENT.into(), Some(context.to_string().into())));
+    headers.push(text_header(names::TRACEPARENT, context.to_string()));
 }
 
 /// A message that was made and is not committed yet: its `create` span to be.
@@ -94,7 +94,7 @@ pub(crate) fn redriven(headers: &mut Vec<Header>, destination: &str, key: Option
 /// recorded.
 pub(crate) fn first_attempt<E: EventSet>(arrival: &Arrival<E>) -> Option<Header> {
     let first = arrival.first_attempt.unwrap_or(arrival.trace);
-    super::records(first).then(|| (FIRST_ATTEMPT.into(), Some(first.to_string().into())))
+    super::records(first).then(|| text_header(FIRST_ATTEMPT, first.to_string()))
 }
 
 /// A record on its way to the broker: its `send` span to be.

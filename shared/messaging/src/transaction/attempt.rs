@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 
+use contracts::envelope::text_header;
 use contracts::{EventId, EventSet};
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -434,9 +435,9 @@ async fn lock_blocks<E: EventSet, A>(
 fn held_copy<E: EventSet>(arrival: &Arrival<E>) -> Option<Held> {
     let mut headers = arrival.copy_headers();
     headers.extend(trace::first_attempt(arrival));
-    headers.push((names::ATTEMPT.into(), Some(arrival.attempt.to_string().into())));
+    headers.push(text_header(names::ATTEMPT, arrival.attempt.to_string()));
     if let Some(first) = arrival.origin.first_failed_at {
-        headers.push((names::FIRST_FAILED_AT.into(), Some(first.to_string().into())));
+        headers.push(text_header(names::FIRST_FAILED_AT, first.to_string()));
     }
     Some(Held {
         id: 0,

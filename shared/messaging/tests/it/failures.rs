@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use contracts::EventId;
+use contracts::envelope::text_header;
 use jiff::Timestamp;
 
 use crate::rig::{Rig, placed};
@@ -13,10 +14,10 @@ async fn poison_goes_to_the_dead_letters_untouched_and_its_neighbours_are_applie
     rig.publish(&before).await?;
     let poison: &[u8] = b"{\"order_id\": \xff not json";
     let headers = vec![
-        ("ce_specversion".into(), Some("1.0".into())),
-        ("ce_type".into(), Some("order.placed.v1".into())),
+        text_header("ce_specversion", "1.0"),
+        text_header("ce_type", "order.placed.v1"),
         ("x-foreign".into(), Some(vec![0, 159, 146, 150].into())),
-        ("x-empty".into(), Some("".into())),
+        text_header("x-empty", ""),
     ];
     let (partition, offset) = rig.publish_raw("poison", &headers, poison).await?;
     rig.publish(&after).await?;
@@ -42,8 +43,8 @@ async fn poison_goes_to_the_dead_letters_untouched_and_its_neighbours_are_applie
 async fn a_version_that_is_not_known_is_dead_lettered_and_a_foreign_type_skipped() -> Result<()> {
     let rig = Rig::new(&[200]).await?;
     let headers = |event_type: &str| {
-        let text = |name: &'static str, value: &str| (name.into(), Some(value.to_owned().into()));
-        vec![text("ce_specversion", "1.0"), text("ce_type", event_type), text("ce_id", &EventId::new().to_string())]
+        let (event_type, id) = (event_type.to_owned(), EventId::new().to_string());
+        [text_header("ce_specversion", "1.0"), text_header("ce_type", event_type), text_header("ce_id", id)]
     };
     rig.publish_raw("k", &headers("order.placed.v9"), b"{}").await?;
     rig.publish_raw("k", &headers("parcel.shipped.v1"), b"{}").await?;

@@ -1,6 +1,7 @@
 //! Edited payloads: another event in the place of the one that died.
 
 use anyhow::{Context, Result, ensure};
+use contracts::envelope::text_header;
 use contracts::{EventId, OrderId};
 use messaging::operator::{Action, Answer, Answered, DeadLetter, Order};
 use messaging::{AfterDeadLetter, Settings};
@@ -85,8 +86,8 @@ async fn an_edit_that_can_not_be_read_or_contradicts_what_was_done_is_refused() 
 async fn what_could_not_be_read_can_be_mended_by_hand() -> Result<()> {
     let (desk, order) = (Desk::new(&[50]).await?, OrderId::new());
     let instance = desk.start();
-    let text = |name: &'static str, value: &str| (name.into(), Some(value.to_owned().into()));
-    let headers = [text("ce_specversion", "1.0"), text("ce_type", "order.placed.v1"), text("ce_id", "no-uuid")];
+    let headers = [("ce_specversion", "1.0"), ("ce_type", "order.placed.v1"), ("ce_id", "no-uuid")];
+    let headers = headers.map(|(name, value)| text_header(name, value));
     desk.rig.publish_raw(&order.to_string(), &headers, b"{\"order_id\": broken").await?;
     let letter = only(desk.letters(1).await?)?;
     let value = serde_json::to_vec(&placed_for(order, "tok"))?;
