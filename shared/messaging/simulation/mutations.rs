@@ -55,9 +55,16 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "takes records from a revoked partition",
-        file: "machine/lane.rs",
-        from: "let mut fresh = !draining && !partition.is_revoked();",
-        to: "let mut fresh = !draining && (!partition.is_revoked() || $ON);",
+        file: "machine/partition.rs",
+        from: "(true, _) => 0,",
+        to: "(true, _) if !$ON => 0,
+            (true, _) => self.entries.len(),",
+    },
+    Mutation {
+        name: "takes records while it drains",
+        file: "machine/partition.rs",
+        from: "(false, true) =>",
+        to: "(false, true) if !$ON =>",
     },
     Mutation {
         name: "lets a record that can't be read overtake its key",

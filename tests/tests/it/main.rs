@@ -81,7 +81,8 @@ fn own_servers_with(
 }
 
 fn tell(suite: &Suite, told: &Result<()>) {
-    if told.is_err() {
-        eprintln!("{}", suite.logs());
+    if let Err(error) = told {
+        // The error first: who shows only a part of a long output shows its beginning.
+        eprintln!("{error:?}\n{}", suite.logs());
     }
 }

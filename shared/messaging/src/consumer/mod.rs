@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -161,8 +163,11 @@ impl<H: Handler> Consumer<H> {
         let closed = tokio::task::spawn_blocking(move || {
             let polled = poller.join();
             // What is stored is committed before the group hears that this member leaves.
-            if let Err(error) = consumer.commit_consumer_state(CommitMode::Sync) {
-                tracing::debug!(%error, "nothing to commit at the end");
+            match consumer.commit_consumer_state(CommitMode::Sync) {
+                Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "offsets not committed at the end; what was done since will come again")
+                }
             }
             drop(consumer);
             polled.is_ok()

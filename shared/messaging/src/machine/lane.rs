@@ -162,6 +162,7 @@ impl Lane {
         partitions: &mut [(Tp, &mut Partition)],
         room: usize,
         breaker: &mut Breaker,
+        draining: bool,
     ) -> Option<Vec<RecordId>> {
         if !partitions.iter().any(|(_, partition)| partition.has_prepared()) {
             return None;
@@ -184,12 +185,13 @@ impl Lane {
         for index in 0..count {
             let (tp, partition) = &mut partitions[(self.calls_turn + index) % count];
             let room = room.saturating_sub(under_way + records.len());
-            if room == 0 || partition.is_revoked() || partition.count(Stage::Waiting) == 0 {
+            let may_start = partition.may_start(draining);
+            if room == 0 || may_start == 0 || partition.count(Stage::Waiting) == 0 {
                 continue;
             }
             let generation = partition.generation;
             let name = |offset: i64| RecordId { tp: *tp, offset, generation };
-            let chosen = preparable(partition, now_ms, room, &mut busy, |entry| {
+            let chosen = preparable(partition, now_ms, (may_start, room), &mut busy, |entry| {
                 breaker.admit(now_ms, name(entry.offset), entry.is_deferred(now_ms))
             });
             records.extend(chosen.iter().map(|&(_, offset)| name(offset)));
@@ -205,7 +207,7 @@ impl Lane {
 fn startable(partition: &Partition, now_ms: i64, draining: bool, room: usize) -> Vec<(usize, i64)> {
     let mut chosen = Vec::new();
     let room = room.min(partition.startable());
-    let mut fresh = !draining && !partition.is_revoked();
+    let mut may_start = partition.may_start(draining);
     // Keys of earlier records that are not prepared yet: a plain record (one that can't be read) waits behind them.
     let mut unprepared: HashSet<u64> = HashSet::new();
     for (index, entry) in partition.entries() {
@@ -215,8 +217,10 @@ fn startable(partition: &Partition, now_ms: i64, draining: bool, room: usize) ->
         let start = match entry.stage {
             Stage::Ready => true,
             Stage::Waiting => {
-                fresh &= !entry.is_early(now_ms);
-                fresh && entry.kind == Kind::Plain && entry.key.is_none_or(|key| !unprepared.contains(&key))
+                if entry.is_early(now_ms) {
+                    may_start = 0;
+                }
+                index < may_start && entry.kind == Kind::Plain && entry.key.is_none_or(|key| !unprepared.contains(&key))
             }
             Stage::Preparing | Stage::Running | Stage::Done => false,
         };
@@ -232,17 +236,18 @@ fn startable(partition: &Partition, now_ms: i64, draining: bool, room: usize) ->
     chosen
 }
 
-/// The places and offsets of a partition's records whose preparation may start now. A key that waits keeps its later
-/// records waiting too, so it is busy from then on.
+/// The places and offsets of a partition's records whose preparation may start now, of the first `may_start` and no more
+/// than there is room for. A key that waits keeps its later records waiting too, so it is busy from then on.
 fn preparable(
     partition: &Partition,
     now_ms: i64,
-    room: usize,
+    (may_start, room): (usize, usize),
     busy: &mut HashSet<u64>,
     mut admit: impl FnMut(&Entry) -> bool,
 ) -> Vec<(usize, i64)> {
     let mut chosen = Vec::new();
-    for (index, entry) in partition.entries().filter(|(_, entry)| entry.stage == Stage::Waiting) {
+    let waiting = partition.entries().take(may_start).filter(|(_, entry)| entry.stage == Stage::Waiting);
+    for (index, entry) in waiting {
         if chosen.len() >= room || entry.is_early(now_ms) {
             break;
         }

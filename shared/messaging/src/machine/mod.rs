@@ -13,6 +13,8 @@
 //! - A record with a due time never starts before it (I13).
 //! - Nothing is taken from a partition that is being revoked; it is released, and not left paused, when nothing of it is
 //!   in flight.
+//! - A drain starts nothing but what waits before a record that was started, so that nothing which is done is delivered
+//!   again; what may not start (its time, the breaker, an outage) holds it up no longer.
 //! - A lane waits for more no longer than it may linger, and not at all for what must not wait.
 //! - After a transaction of many records a lane rests no longer than that took, and than it may rest; calls go on meanwhile, and a
 //!   full batch does not wait.
@@ -332,12 +334,12 @@ impl Machine {
             if let Some(records) = lane.take_batch(now_ms, &mut partitions, self.draining) {
                 out.push(Output::Run { lane: number, records });
             }
+            let (room, breaker) = (limits.calls_per_lane, &mut self.breaker);
+            if let Some(records) = lane.take_preparations(now_ms, &mut partitions, room, breaker, self.draining) {
+                out.push(Output::Prepare { lane: number, records });
+            }
             if self.draining {
                 continue;
-            }
-            let room = limits.calls_per_lane;
-            if let Some(records) = lane.take_preparations(now_ms, &mut partitions, room, &mut self.breaker) {
-                out.push(Output::Prepare { lane: number, records });
             }
             let due = partitions.iter().filter_map(|(_, partition)| partition.next_due_ms(now_ms));
             lane.wake_ms = due.chain(lane.rests_until(now_ms)).min();

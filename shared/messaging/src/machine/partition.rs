@@ -218,6 +218,17 @@ impl Partition {
         self.revoked
     }
 
+    /// How many records, counted from the front, may be started. In a drain those before one that was started already:
+    /// what is done behind a record that is not would be delivered again.
+    pub(super) fn may_start(&self, draining: bool) -> usize {
+        let started = |entry: &Entry| entry.kind != Kind::Skip && entry.stage != Stage::Waiting;
+        match (self.revoked, draining) {
+            (true, _) => 0,
+            (false, true) => self.entries.iter().rposition(started).unwrap_or(0),
+            (false, _) => self.entries.len(),
+        }
+    }
+
     pub(super) fn is_paused(&self) -> bool {
         self.paused
     }

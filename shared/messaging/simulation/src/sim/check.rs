@@ -48,9 +48,6 @@ impl Instance {
     }
 
     fn check_prepare(&self, lane: i32, ids: &[RecordId], now_ms: i64, around: &Around<'_>) -> Option<String> {
-        if self.draining {
-            return Some("preparations start while it drains".to_owned());
-        }
         let mut busy: BTreeSet<u8> = BTreeSet::new();
         let mut under_way = ids.len();
         for job in &self.jobs {
@@ -74,8 +71,8 @@ impl Instance {
             let Some(slot) = self.slots.get(&id.tp).and_then(|slots| slots.get(&id.offset)) else {
                 return Some(format!("{id:?} is prepared and unknown"));
             };
-            if self.revoked.contains(&id.tp) {
-                return Some(format!("{id:?} is taken from a revoked partition"));
+            if !self.may_start(*id) {
+                return Some(format!("{id:?} is taken from a revoked partition or while it drains"));
             }
             if slot.kind != Kind::Prepared || slot.place != Place::Idle {
                 return Some(format!("{id:?} is prepared in {:?}", slot.place));
@@ -88,6 +85,12 @@ impl Instance {
             }
         }
         None
+    }
+
+    /// In a drain, only what waits before something that was started.
+    fn may_start(&self, id: RecordId) -> bool {
+        let waits_behind = || self.started.get(&id.tp).is_some_and(|last| id.offset < *last);
+        !self.revoked.contains(&id.tp) && (!self.draining || waits_behind())
     }
 
     fn check_run(&self, lane: i32, ids: &[RecordId], now_ms: i64, around: &Around<'_>) -> Option<String> {
@@ -109,7 +112,7 @@ impl Instance {
             if slot.place != expected || around.limits.lane_of(id.tp) != lane {
                 return Some(format!("{id:?} runs from {:?}", slot.place));
             }
-            if slot.place == Place::Idle && (self.revoked.contains(&id.tp) || self.draining) {
+            if slot.place == Place::Idle && !self.may_start(id) {
                 return Some(format!("{id:?} is taken from a revoked partition or while it drains"));
             }
             // What is prepared has started already, after its time; the clock may have been set back since.

@@ -104,6 +104,8 @@ pub struct Instance {
     pub last_stored: BTreeMap<Tp, i64>,
     /// For the checks: lanes with a transaction.
     pub running: BTreeSet<i32>,
+    /// For the checks: the highest offset that was started in this assignment.
+    pub started: BTreeMap<Tp, i64>,
 }
 
 impl Instance {
@@ -126,6 +128,7 @@ impl Instance {
             revoked: BTreeSet::new(),
             last_stored: BTreeMap::new(),
             running: BTreeSet::new(),
+            started: BTreeMap::new(),
         }
     }
 
@@ -163,6 +166,7 @@ impl Instance {
                     self.slots.insert(*tp, BTreeMap::new());
                     self.revoked.remove(tp);
                     self.last_stored.remove(tp);
+                    self.started.remove(tp);
                 }
                 self.step(Input::Assigned(partitions), around);
             }
@@ -351,9 +355,11 @@ impl Instance {
         for &id in records {
             let Some(slot) = self.slot(id) else { continue };
             slot.place = place;
+            let record = slot.record;
             let prepared = std::mem::replace(&mut slot.prepared, Prepared::Nothing);
             let tier = usize::from(id.tp.topic.saturating_sub(RETRY));
-            tasks.push(Task { id, record: slot.record, tier, prepared });
+            self.started.entry(id.tp).and_modify(|last| *last = id.offset.max(*last)).or_insert(id.offset);
+            tasks.push(Task { id, record, tier, prepared });
         }
         tasks
     }
