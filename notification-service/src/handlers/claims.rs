@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lettre::message::Mailbox;
 use messaging::{Expectation, Failure, FailureKind};
-use sqlx::PgPool;
+use sqlx::{Connection as _, PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::db::deliveries::{self, Claim, Ended, Key};
@@ -98,30 +98,30 @@ impl Claims {
 
     /// Claims these deliveries, or says what else is to be done about them: as one statement where none is known, which is
     /// nearly always, and in a short transaction for those that are.
-    pub async fn make(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Ruling>, Failure> {
+    pub async fn make(&self, db: &mut PgConnection, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Ruling>, Failure> {
         let mut races = 0;
         loop {
-            match self.try_make(keys).await {
+            match self.try_make(db, keys).await {
                 Err(failure) if failure.kind == FailureKind::Conflict && races < MAX_RACES => races += 1,
                 made => return made,
             }
         }
     }
 
-    async fn try_make(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Ruling>, Failure> {
+    async fn try_make(&self, db: &mut PgConnection, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Ruling>, Failure> {
         self.end_unused().await?;
         #[cfg(feature = "fault-injection")]
         if messaging::fault::removed(messaging::fault::Guard::DeliveryLedger) {
             return Ok(self.all_sent(keys));
         }
-        let mut rulings = self.claim_new(keys).await?;
+        let mut rulings = self.claim_new(db, keys).await?;
         let keys: BTreeSet<Key> = keys.iter().filter(|key| !rulings.contains_key(*key)).copied().collect();
         if keys.is_empty() {
             return Ok(rulings);
         }
         // Before the claim is made, so that it never seems younger than it is.
         let since = Instant::now();
-        let mut tx = self.db.begin().await?;
+        let mut tx = db.begin().await?;
         let known = deliveries::lock(&mut tx, &keys).await?;
         let mut claims = Vec::new();
         for key in &keys {
@@ -159,13 +159,13 @@ impl Claims {
     }
 
     /// Claims those of which there is no row yet.
-    async fn claim_new(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Ruling>, Failure> {
+    async fn claim_new(&self, db: &mut PgConnection, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Ruling>, Failure> {
         let since = Instant::now();
         let claims: Vec<Claim> = keys.iter().map(|key| self.claim(key, false)).collect();
         // From now on, whatever becomes of the statement: a claim whose end is unknown is ended before the next ones.
         let claimed: Vec<Claimed> = claims.iter().map(|claim| self.claimed(claim.clone(), since)).collect();
         messaging::crash_point!(BeforeDeliveryClaim);
-        let made = self.insert(&claims).await?;
+        let made = self.insert(db, &claims).await?;
         messaging::crash_point!(AfterDeliveryClaim);
         let mut rulings = BTreeMap::new();
         for claimed in claimed {
@@ -181,15 +181,15 @@ impl Claims {
     }
 
     /// Writes the claims of which there is no row yet.
-    async fn insert(&self, claims: &[Claim]) -> Result<BTreeSet<Key>, Failure> {
+    async fn insert(&self, db: &mut PgConnection, claims: &[Claim]) -> Result<BTreeSet<Key>, Failure> {
         if self.deliveries.is_new() {
-            match deliveries::claim_expected(&self.db, claims, self.lease).await {
+            match deliveries::claim_expected(&mut *db, claims, self.lease).await {
                 Ok(()) => return Ok(claims.iter().map(|claim| claim.key).collect()),
                 Err(failure) if failure.is_unique_violation() => self.deliveries.refuted(),
                 Err(failure) => return Err(failure),
             }
         }
-        deliveries::claim_new(&self.db, claims, self.lease).await
+        deliveries::claim_new(db, claims, self.lease).await
     }
 
     /// Claims that nothing records: what the delivery ledger is for.

@@ -166,11 +166,17 @@ impl<T: MailTransport> Handler for NotificationHandler<T> {
     type Answer = Answer;
     const CALLS: Calls = Calls::BeforeTransaction;
     const PROPOSES: bool = true;
+    /// No mail is waited for.
+    const PATIENT: bool = true;
 
     /// Claims, for all these events at once, what is to be sent.
-    async fn plan(&self, _db: &PgPool, events: &[Arc<Delivered<OrderEvent>>]) -> Result<Vec<Option<Plan>>, Failure> {
+    async fn plan(
+        &self,
+        db: &mut PgConnection,
+        events: &[Arc<Delivered<OrderEvent>>],
+    ) -> Result<Vec<Option<Plan>>, Failure> {
         let keys: BTreeSet<Key> = events.iter().map(|event| key_of(event)).collect();
-        let mut rulings = self.claims.make(&keys).await?;
+        let mut rulings = self.claims.make(db, &keys).await?;
         let plan = |event: &Arc<Delivered<OrderEvent>>| match rulings.remove(&key_of(event)) {
             Some(Ruling::Done) => None,
             Some(Ruling::Send(claimed)) => Some(Plan::Send(claimed)),

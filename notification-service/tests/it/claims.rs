@@ -90,6 +90,14 @@ fn sends(plans: &[Option<Plan>]) -> usize {
     plans.iter().filter(|plan| matches!(plan, Some(Plan::Send(_)))).count()
 }
 
+async fn planned<T: MailTransport>(
+    handler: &NotificationHandler<T>,
+    desk: &Desk,
+    events: &[Arc<Delivered<OrderEvent>>],
+) -> Result<Vec<Option<Plan>>> {
+    Ok(handler.plan(&mut *desk.pool().acquire().await?, events).await?)
+}
+
 fn waits(plans: &[Option<Plan>]) -> usize {
     plans.iter().filter(|plan| matches!(plan, Some(Plan::Wait(_)))).count()
 }
@@ -101,7 +109,7 @@ async fn of_two_processes_one_sends_each_mail_and_the_other_waits() -> Result<()
     for _ in 0..10 {
         let events = orders(20)?;
         let reversed: Vec<_> = events.iter().rev().cloned().collect();
-        let (one, other) = tokio::join!(first.plan(desk.pool(), &events), second.plan(desk.pool(), &reversed));
+        let (one, other) = tokio::join!(planned(&first, &desk, &events), planned(&second, &desk, &reversed));
         let (one, other) = (one?, other?);
         assert_eq!(sends(&one) + sends(&other), 20);
         assert_eq!(waits(&one) + waits(&other), 20);
@@ -114,9 +122,9 @@ async fn a_claim_that_was_dropped_before_its_call_makes_nothing_unknown() -> Res
     let desk = Desk::open().await?;
     let (handler, another) = (desk.handler(LONG)?, desk.handler(LONG)?);
     let events = orders(3)?;
-    drop(handler.plan(desk.pool(), &events).await?);
-    assert_eq!(waits(&another.plan(desk.pool(), &events).await?), 3, "another process can't know");
-    let plans = handler.plan(desk.pool(), &events).await?;
+    drop(planned(&handler, &desk, &events).await?);
+    assert_eq!(waits(&planned(&another, &desk, &events).await?), 3, "another process can't know");
+    let plans = planned(&handler, &desk, &events).await?;
     assert_eq!(sends(&plans), 3, "the one that dropped them knows");
     for (event, plan) in events.iter().zip(plans) {
         assert_eq!(handler.call(event, plan.context("no plan")?).await?, Answer::Sent);
@@ -130,16 +138,16 @@ async fn a_call_that_was_cut_off_is_nobodys_to_repeat_until_its_lease_ends() -> 
     let desk = Desk::open().await?;
     let handler = desk.handler_by(Silent, LONG)?;
     let events = orders(1)?;
-    let plan = handler.plan(desk.pool(), &events).await?.pop().flatten().context("no plan")?;
+    let plan = planned(&handler, &desk, &events).await?.pop().flatten().context("no plan")?;
     // Polled once, so that it has begun, and dropped: what a drain does at its bound.
     tokio::select! {
         biased;
         _ = handler.call(&events[0], plan) => anyhow::bail!("the call ended at once"),
         () = std::future::ready(()) => {}
     }
-    assert_eq!(waits(&handler.plan(desk.pool(), &events).await?), 1, "its own process doesn't know either");
+    assert_eq!(waits(&planned(&handler, &desk, &events).await?), 1, "its own process doesn't know either");
     sqlx::query("update deliveries set lease_until = now() - interval '1 second'").execute(desk.pool()).await?;
-    let plans = handler.plan(desk.pool(), &events).await?;
+    let plans = planned(&handler, &desk, &events).await?;
     ensure!(matches!(plans.as_slice(), [Some(Plan::Report)]), "{plans:?}");
     Ok(())
 }
@@ -150,7 +158,7 @@ async fn a_mail_is_not_begun_when_it_could_outlast_its_claim() -> Result<()> {
     // No time is left for a call of 100 ms.
     let handler = desk.handler(Duration::from_millis(100))?;
     let events = orders(1)?;
-    let plan = handler.plan(desk.pool(), &events).await?.pop().flatten().context("no plan")?;
+    let plan = planned(&handler, &desk, &events).await?.pop().flatten().context("no plan")?;
     let failure = handler.call(&events[0], plan).await.err().context("it was sent")?;
     assert_eq!((failure.class.as_str(), failure.outcome_unknown, desk.mails()?), ("delivery.late", false, 0));
     Ok(())

@@ -13,7 +13,7 @@ use messaging::trace::Created;
 use serde_json::{Value, json};
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{PgPool, Postgres, Row as _};
+use sqlx::{PgConnection, Postgres, Row as _};
 use uuid::Uuid;
 
 use crate::domain::Fingerprint;
@@ -123,7 +123,7 @@ pub struct Inserted {
 /// writers don't deadlock.
 ///
 /// Runs in a transaction of its own, without the round trips of `begin` and `commit`.
-pub async fn insert_all(db: &PgPool, rows: &[NewRow], key_lifetime: Duration) -> sqlx::Result<Inserted> {
+pub async fn insert_all(db: &mut PgConnection, rows: &[NewRow], key_lifetime: Duration) -> sqlx::Result<Inserted> {
     let query = with_rows(INSERT_ALL, rows).bind(key_lifetime.as_secs_f64());
     let (mut keys, mut ids) = (HashSet::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     // To the very end: fetch_one would return before the commit is known.
@@ -142,7 +142,7 @@ pub async fn insert_all(db: &PgPool, rows: &[NewRow], key_lifetime: Duration) ->
 ///
 /// # Errors
 /// A unique violation where somebody holds one.
-pub async fn insert_new(db: &PgPool, rows: &[NewRow]) -> sqlx::Result<Inserted> {
+pub async fn insert_new(db: &mut PgConnection, rows: &[NewRow]) -> sqlx::Result<Inserted> {
     let mut ids = Vec::with_capacity(rows.len());
     for found in with_rows(INSERT_NEW, rows).fetch_all(db).await? {
         ids.extend(found.try_get::<Vec<i64>, _>(0)?);

@@ -160,7 +160,7 @@ impl Writer {
         let Inserted { keys: claimed, written } = inserted?;
         self.wake.hand_over(written);
         let taken: Vec<&str> = rows.iter().map(|row| row.key.as_str()).filter(|key| !claimed.contains(*key)).collect();
-        let mut stored = if taken.is_empty() { HashMap::new() } else { keys::read_all(&self.db, &taken).await? };
+        let mut stored = if taken.is_empty() { HashMap::new() } else { keys::read_all(self.db.pool(), &taken).await? };
         let held = |row: &NewRow| {
             let stored = if claimed.contains(&row.key) { stored_by(row) } else { stored.remove(&row.key)? };
             // Not claimed and yet ours: an earlier try, whose end we did not learn, did commit.
@@ -171,13 +171,20 @@ impl Writer {
     }
 
     async fn insert(&self, rows: &[NewRow]) -> sqlx::Result<Inserted> {
+        let mut db = self.db.take().await?;
         if self.keys.is_new() {
-            match placing::insert_new(&self.db, rows).await {
+            match placing::insert_new(&mut db, rows).await {
                 Err(sqlx::Error::Database(error)) if error.is_unique_violation() => self.keys.refuted(),
-                inserted => return inserted,
+                Err(error) => return Err(error),
+                Ok(inserted) => {
+                    db.give_back();
+                    return Ok(inserted);
+                }
             }
         }
-        placing::insert_all(&self.db, rows, self.limits.key_lifetime).await
+        let inserted = placing::insert_all(&mut db, rows, self.limits.key_lifetime).await?;
+        db.give_back();
+        Ok(inserted)
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use contracts::TraceParent;
 use contracts::orders::Customer;
-use messaging::{Expectation, Wake};
+use messaging::{Connections, Expectation, Wake};
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -130,7 +130,7 @@ impl Placing {
 #[derive(Debug)]
 pub struct Writer {
     jobs: mpsc::Receiver<Job>,
-    db: PgPool,
+    db: Connections,
     clock: Clock,
     wake: Wake,
     limits: Limits,
@@ -144,6 +144,8 @@ impl Writer {
     pub fn new(db: PgPool, clock: Clock, wake: Wake, limits: Limits) -> (Self, Placing) {
         let (sender, jobs) = mpsc::channel(limits.queue);
         let (metrics, keys) = (OrderMetrics::default(), Expectation::default());
+        // One group at a time.
+        let db = Connections::new(db, 1);
         (Self { jobs, db, clock, wake, limits, metrics, keys }, Placing { jobs: sender })
     }
 

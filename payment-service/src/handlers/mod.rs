@@ -12,7 +12,7 @@ use contracts::orders::OrderEvent;
 use contracts::payments::PaymentEvent;
 use jiff::Timestamp;
 use messaging::{Batch, Calls, Delivered, Edit, Failed, Failure, Handler, Item, Outgoing, OutgoingEvent, Proposal};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::db;
@@ -115,7 +115,7 @@ impl<G: PaymentGateway> Handler for PaymentHandler<G> {
 
     async fn plan(
         &self,
-        db: &PgPool,
+        db: &mut PgConnection,
         events: &[Arc<Delivered<OrderEvent>>],
     ) -> Result<Vec<Option<PlannedCall>>, Failure> {
         let (payments, at) =

@@ -43,7 +43,7 @@ impl Parts {
 
     /// What the runtime does before the transaction.
     async fn prepare(&self, delivered: &Event1) -> Result<Item<OrderEvent, Answered>> {
-        let plans = self.handler.plan(&self.db.pool, std::slice::from_ref(delivered)).await?;
+        let plans = self.handler.plan(&mut *self.db.pool.acquire().await?, std::slice::from_ref(delivered)).await?;
         let answer = match plans.into_iter().next().flatten() {
             Some(plan) => Some(self.handler.call(delivered, plan).await?),
             None => None,

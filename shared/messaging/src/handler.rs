@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use contracts::{Event, EventId, EventSet, OrderId, TraceParent};
 use jiff::Timestamp;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use crate::failure::Failure;
 use crate::operator::Edit;
@@ -36,12 +36,15 @@ pub trait Handler: Send + Sync + 'static {
     const CALLS: Calls = Calls::Never;
     /// Whether it implements [`Handler::propose`].
     const PROPOSES: bool = false;
+    /// Whether all its events may wait: then it is the broker that waits for more ([`crate::Settings::linger`]), before it
+    /// answers a fetch.
+    const PATIENT: bool = false;
 
     /// Looks up, for all these events at once, which of them need a call and what it must say. Known duplicates and
     /// events of blocked keys are not among them. One entry per event; `None` needs no call.
     fn plan(
         &self,
-        db: &PgPool,
+        db: &mut PgConnection,
         events: &[Arc<Delivered<Self::Event>>],
     ) -> impl Future<Output = Result<Vec<Option<Self::Plan>>, Failure>> + Send {
         let _ = db;

@@ -10,6 +10,9 @@ use crate::settings::Settings;
 
 pub(crate) use requests::Requests;
 
+/// What a fetch that may wait waits for: a few hundred events.
+const PATIENT_FETCH_BYTES: usize = 64 * 1024;
+
 fn base(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -55,6 +58,19 @@ pub fn consumer(settings: &Settings) -> ClientConfig {
         // Where the partitions end and whether a broker is there, for lag and readiness.
         .set("statistics.interval.ms", "2000");
     settings.properties.for_consumer(&mut config);
+    config
+}
+
+/// The consumer of a group for whose events nobody waits: the broker answers a fetch when there is much or when it has waited
+/// for [`Settings::linger`], instead of at once for each record. Its connection sees a fraction of the requests.
+pub fn patient_consumer(settings: &Settings) -> ClientConfig {
+    let mut config = consumer(settings);
+    if !settings.linger.is_zero() {
+        config
+            .set("fetch.min.bytes", PATIENT_FETCH_BYTES.to_string())
+            .set("fetch.wait.max.ms", settings.linger.as_millis().to_string());
+        settings.properties.for_consumer(&mut config);
+    }
     config
 }
 

@@ -4,6 +4,7 @@ pub mod arrival;
 pub mod blocked;
 pub mod checks;
 pub mod clock;
+pub mod connections;
 pub mod consumer;
 mod crash_point;
 pub mod dead_letter;
@@ -31,6 +32,7 @@ pub mod topics;
 pub mod trace;
 pub mod transaction;
 
+pub use connections::Connections;
 pub use consumer::Consumer;
 pub use expectation::Expectation;
 pub use failure::{Failure, FailureKind, Reason};

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use contracts::EventId;
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::blocked::{self, Block, OrderKey, OrderKeyRef, blocks_of_keys};
@@ -85,7 +85,7 @@ pub async fn claim_new(
 /// Which of these events the inbox knows, and the blocks of these keys: a look before calling outside, without locks.
 /// The claim has the last word.
 pub async fn look(
-    db: &PgPool,
+    db: &mut PgConnection,
     identities: &[Identity],
     keys: &BTreeSet<OrderKeyRef<'_>>,
 ) -> Result<(HashSet<EventId>, HashMap<OrderKey, Block>), Failure> {

@@ -23,7 +23,8 @@ pub struct ServiceConfig {
     pub http_addr: SocketAddr,
     /// `DATABASE_URL`: this service's own database.
     pub database_url: SecretString,
-    /// `DATABASE_POOL_SIZE`: the most connections kept open (default: twice the cores, from 4 to 10).
+    /// `DATABASE_POOL_SIZE`: the most connections of the pool (default: twice the cores, from 4 to 10). Up to five are beside it:
+    /// two of the relay, two of the consumer, one of order-service's writer.
     #[serde(default = "defaults::database_pool_size")]
     pub database_pool_size: u32,
     /// `DATABASE_WAIT_SECS`: how long to wait for the database at start (default 60).

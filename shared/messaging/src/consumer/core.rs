@@ -32,6 +32,9 @@ use crate::transaction::{Prepared, Report, Task, Transactor};
 /// How long a partition waits for room behind a blocked key, in milliseconds.
 const FULL_WAIT_MS: i64 = 1_000;
 
+/// In what time all that one fetch was answered with is handed over.
+const ANSWER: Duration = Duration::from_millis(5);
+
 /// How often those who watch are told of the oldest record of each partition.
 const OBSERVE: Duration = Duration::from_secs(1);
 
@@ -76,11 +79,13 @@ impl<H: Handler> Core<H> {
         status: Arc<ConsumerStatus>,
     ) -> Self {
         let settings = &transactor.settings;
+        // Where a fetch has waited already, the lane waits for the other partitions of its answer.
+        let linger = if H::PATIENT { settings.linger.min(ANSWER) } else { settings.linger };
         let machine = Machine::new(Limits {
             batch_max: settings.batch_max,
             lanes: settings.lanes.map(|lanes| i32::try_from(lanes).unwrap_or(i32::MAX)),
             calls_per_lane: settings.calls_per_lane,
-            linger_ms: i64::try_from(settings.linger.as_millis()).unwrap_or(i64::MAX),
+            linger_ms: i64::try_from(linger.as_millis()).unwrap_or(i64::MAX),
             rest_ms: i64::try_from(settings.rest.as_millis()).unwrap_or(i64::MAX),
             many: MANY,
             queue_records: settings.queue_records,

@@ -122,9 +122,9 @@ impl<H: Handler> Consumer<H> {
         let settings = &self.transactor.settings;
         let (events, inbox) = mpsc::channel(EVENTS);
         let context = poll::Context::<H::Event>::new(events, Arc::clone(topics), settings, self.status());
-        let consumer: BaseConsumer<poll::Context<H::Event>> = kafka::consumer(settings)
-            .create_with_context(context)
-            .map_err(|error| Failure::rejected("kafka.consumer", error))?;
+        let config = if H::PATIENT { kafka::patient_consumer(settings) } else { kafka::consumer(settings) };
+        let consumer: BaseConsumer<poll::Context<H::Event>> =
+            config.create_with_context(context).map_err(|error| Failure::rejected("kafka.consumer", error))?;
         let consumer = Arc::new(consumer);
         let names: Vec<&str> = topics.iter().map(|topic| topic.physical.as_str()).collect();
         consumer.subscribe(&names).map_err(|error| Failure::rejected("kafka.subscribe", error))?;
@@ -184,7 +184,7 @@ impl<H: Handler> Consumer<H> {
 
     async fn wait_for_clock(&self) -> DbClock {
         loop {
-            match DbClock::read(&self.transactor.db).await {
+            match DbClock::read(self.transactor.db.pool()).await {
                 Ok(clock) => return clock,
                 Err(failure) => tracing::warn!(%failure, "the consumer waits for its database"),
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use contracts::EventSet;
 use futures::FutureExt;
 use jiff::Timestamp;
+use sqlx::PgConnection;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
@@ -116,7 +117,8 @@ async fn plan_events<H: Handler>(
     }
     let fresh: Vec<_> = tasks.iter().filter(|task| !task.arrival.comeback).map(|task| task.arrival.identity).collect();
     let keys: BTreeSet<_> = tasks.iter().filter_map(|task| task.arrival.order_key_ref()).collect();
-    let (known, blocks) = standing::look(&transactor.db, &fresh, &keys).await?;
+    let mut db = transactor.db.take().await?;
+    let (known, blocks) = standing::look(&mut db, &fresh, &keys).await?;
     let mut asked: Vec<(usize, Arc<Delivered<H::Event>>)> = Vec::new();
     for (index, task) in tasks.iter().enumerate() {
         let arrival = &task.arrival;
@@ -134,7 +136,13 @@ async fn plan_events<H: Handler>(
         }
     }
     let delivered: Vec<_> = asked.iter().map(|(_, delivered)| Arc::clone(delivered)).collect();
-    for ((index, delivered), plan) in asked.into_iter().zip(plan_each(transactor, &delivered).await?) {
+    let planned = plan_each(transactor, &mut db, &delivered).await?;
+    if planned.iter().all(Result::is_ok) {
+        db.give_back();
+    } else {
+        db.recover().await;
+    }
+    for ((index, delivered), plan) in asked.into_iter().zip(planned) {
         match plan {
             Ok(Some(plan)) => plans.calls.push(Planned { index, delivered, plan }),
             Ok(None) => {
@@ -152,17 +160,18 @@ async fn plan_events<H: Handler>(
 /// Plans all events at once; where that fails for what they contain, one by one, so that the culprit fails alone.
 async fn plan_each<H: Handler>(
     transactor: &Transactor<H>,
+    db: &mut PgConnection,
     delivered: &[Arc<Delivered<H::Event>>],
 ) -> Result<Vec<Result<Option<H::Plan>, Failure>>, Failure> {
     let passing = |failure: &Failure| matches!(failure.kind, FailureKind::Conflict | FailureKind::Outage);
-    match plan(transactor, delivered).await {
+    match plan(transactor, db, delivered).await {
         Ok(plans) => return Ok(plans.into_iter().map(Ok).collect()),
         Err(failure) if passing(&failure) => return Err(failure),
         Err(_) => {}
     }
     let mut plans = Vec::with_capacity(delivered.len());
     for event in delivered {
-        plans.push(match plan(transactor, std::slice::from_ref(event)).await {
+        plans.push(match plan(transactor, db, std::slice::from_ref(event)).await {
             Ok(mut plan) => Ok(plan.pop().flatten()),
             Err(failure) if passing(&failure) => return Err(failure),
             Err(failure) => Err(failure),
@@ -173,12 +182,13 @@ async fn plan_each<H: Handler>(
 
 async fn plan<H: Handler>(
     transactor: &Transactor<H>,
+    db: &mut PgConnection,
     delivered: &[Arc<Delivered<H::Event>>],
 ) -> Result<Vec<Option<H::Plan>>, Failure> {
     if delivered.is_empty() {
         return Ok(Vec::new());
     }
-    let planned = AssertUnwindSafe(transactor.handler.plan(&transactor.db, delivered)).catch_unwind().await;
+    let planned = AssertUnwindSafe(transactor.handler.plan(db, delivered)).catch_unwind().await;
     let plans = planned.unwrap_or_else(|_| Err(Failure::retryable("handler.panic", "the handler's plan panicked")))?;
     if plans.len() == delivered.len() {
         Ok(plans)
@@ -223,7 +233,8 @@ async fn prepare_step<H: Handler>(
     step: &Task<H::Event, H::Answer>,
 ) -> Result<Outcome<H>, Failure> {
     let limit = if H::CALLS == Calls::Never { RELEASE_CHUNK } else { 1 };
-    let held = load_held::<H::Event, H::Answer>(&transactor.db, step.id, &step.arrival, limit).await?;
+    let mut db = transactor.db.pool().acquire().await?;
+    let held = load_held::<H::Event, H::Answer>(&mut db, step.id, &step.arrival, limit).await?;
     let Some(mut held) = held else {
         return Ok((Prepared::Nothing, CallResult::NotNeeded));
     };
@@ -233,7 +244,10 @@ async fn prepare_step<H: Handler>(
         && let Some(delivered) = task.arrival.delivered().cloned()
         && !task.arrival.identity.is_expired(Timestamp::now(), transactor.settings.inbox_days)
     {
-        match plan_each(transactor, std::slice::from_ref(&delivered)).await?.pop() {
+        let planned = plan_each(transactor, &mut db, std::slice::from_ref(&delivered)).await?.pop();
+        // Not held while it calls.
+        drop(db);
+        match planned {
             Some(Ok(Some(plan))) => (task.prepared, result) = make_call(transactor, status, delivered, plan).await,
             Some(Err(failure)) => task.prepared = Prepared::Failed(failure),
             // It was loaded as an item without an answer, and needs none.

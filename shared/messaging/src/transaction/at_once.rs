@@ -28,6 +28,7 @@ impl<H: Handler> Transactor<H> {
     /// where something is there that was taken to be new: then nothing has happened either.
     pub(super) async fn settle_at_once(
         &self,
+        db: &mut PgConnection,
         part: &[Task<H::Event, H::Answer>],
         known_failures: &HashMap<EventId, Failure>,
         trail: &mut Trail,
@@ -44,8 +45,7 @@ impl<H: Handler> Transactor<H> {
         trail.at(Step::Propose);
         let mut out = Outgoing::new(&self.settings.service);
         out.caused_by(items.iter().map(|item| (item.event_id, &*item.record)));
-        let mut db = self.db.acquire().await?;
-        let Some(Proposal { now, write }) = self.propose(&mut db, &items, &mut out).await? else { return Ok(None) };
+        let Some(Proposal { now, write }) = self.propose(db, &items, &mut out).await? else { return Ok(None) };
         let identities: Vec<Identity> = part.iter().map(|task| task.arrival.identity).collect();
         if out.has_failures() || identities.iter().any(|event| event.is_expired(now, self.settings.inbox_days)) {
             return Ok(None);
@@ -58,7 +58,7 @@ impl<H: Handler> Transactor<H> {
         crash_point!(BeforeCommit);
         trail.at(Step::Settle);
         let keys = part.iter().filter_map(|task| task.arrival.order_key_ref());
-        let settled = proposal::settle(&mut db, &identities, keys, write, out.rows()).await;
+        let settled = proposal::settle(db, &identities, keys, write, out.rows()).await;
         let settled = match settled {
             Err(failure) if failure.is_unique_violation() => return Err(failure),
             settled => unless_outage(settled)?,

@@ -7,7 +7,7 @@ use contracts::envelope::text_header;
 use contracts::{EventId, EventSet};
 use futures::FutureExt;
 use jiff::Timestamp;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 
 use super::{Counts, Prepared, Task, Transactor, Undone, go_on};
 use crate::arrival::{Arrival, Body, names};
@@ -60,7 +60,7 @@ impl<H: Handler> Transactor<H> {
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
         let mut trail = Trail::begin(part.iter());
         let expects_new = self.expectation.is_new();
-        let ended = match self.attempt_on(part, known_failures, expects_new, &mut trail).await {
+        let ended = match self.attempt_once(part, known_failures, expects_new, &mut trail).await {
             Err(Undone::Failed(failure)) if expects_new && failure.is_unique_violation() => {
                 self.expectation.refuted();
                 Err(Undone::Known(failure))
@@ -71,20 +71,37 @@ impl<H: Handler> Transactor<H> {
         ended
     }
 
-    async fn attempt_on(
+    async fn attempt_once(
         &self,
         part: &[Task<H::Event, H::Answer>],
         known_failures: &HashMap<EventId, Failure>,
         expects_new: bool,
         trail: &mut Trail,
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
+        let mut db = self.db.take().await?;
+        let ended = self.attempt_on(&mut db, part, known_failures, expects_new, trail).await;
+        match &ended {
+            Ok(_) => db.give_back(),
+            Err(_) => db.recover().await,
+        }
+        ended
+    }
+
+    async fn attempt_on(
+        &self,
+        db: &mut PgConnection,
+        part: &[Task<H::Event, H::Answer>],
+        known_failures: &HashMap<EventId, Failure>,
+        expects_new: bool,
+        trail: &mut Trail,
+    ) -> Result<(Counts, Option<Timestamp>), Undone> {
         // Decided at once is only what is new.
-        if expects_new && let Some(settled) = self.settle_at_once(part, known_failures, trail).await? {
+        if expects_new && let Some(settled) = self.settle_at_once(db, part, known_failures, trail).await? {
             return Ok(settled);
         }
         let chosen = one_per_event(part);
         trail.at(Step::Begin);
-        let mut tx = self.db.begin().await?;
+        let mut tx = db.begin().await?;
         trail.at(Step::Claim);
         crash_point!(BeforeClaim);
         let (claimed, blocks) = self.claim(&mut tx, &chosen, expects_new).await?;
@@ -92,6 +109,7 @@ impl<H: Handler> Transactor<H> {
         let mut counts = Counts { duplicates: part.len() - claimed.ours.len(), ..Counts::default() };
         let Some(now) = claimed.now else {
             // Nothing but duplicates: nothing to commit.
+            tx.rollback().await?;
             return Ok((counts, None));
         };
         let owned: Vec<&Task<H::Event, H::Answer>> =

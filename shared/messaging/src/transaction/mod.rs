@@ -28,6 +28,7 @@ use jiff::Timestamp;
 use sqlx::PgPool;
 
 use crate::arrival::{Arrival, Body};
+use crate::connections::Connections;
 use crate::expectation::Expectation;
 use crate::failure::Failure;
 use crate::handler::{Handler, Item};
@@ -137,11 +138,15 @@ impl Counts {
     }
 }
 
+/// The most connections beside the pool: what fewer lanes do at once when there is little to do. With much to do, batches are
+/// large, and a connection's cost is nothing to theirs.
+const BESIDE_THE_POOL: usize = 2;
+
 /// Runs batches of one consumer group.
 #[derive(Debug)]
 pub struct Transactor<H> {
     pub(crate) handler: Arc<H>,
-    pub(crate) db: PgPool,
+    pub(crate) db: Connections,
     pub(crate) settings: Arc<Settings>,
     expectation: Expectation,
 }
@@ -188,6 +193,7 @@ impl From<sqlx::Error> for Undone {
 impl<H: Handler> Transactor<H> {
     /// A transactor for `handler` on `db`.
     pub fn new(handler: Arc<H>, db: PgPool, settings: Arc<Settings>) -> Self {
+        let db = Connections::new(db, settings.lanes.unwrap_or(1).min(BESIDE_THE_POOL));
         Self { handler, db, settings, expectation: Expectation::default() }
     }
 

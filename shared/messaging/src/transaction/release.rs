@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use contracts::{EventId, EventSet};
 use jiff::Timestamp;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use super::attempt::{claim_of, outcome_of};
 use super::{Counts, Prepared, Task, Transactor, Undone};
@@ -36,7 +36,7 @@ pub struct HeldArrivals<E, A> {
 
 /// Looks up the next held events of a step's key. `None` for a step without a key.
 pub async fn load_held<E: EventSet, A>(
-    db: &PgPool,
+    db: &mut PgConnection,
     id: RecordId,
     step: &Arrival<E>,
     limit: usize,
@@ -44,8 +44,7 @@ pub async fn load_held<E: EventSet, A>(
     let Some(key) = step.order_key() else {
         return Ok(None);
     };
-    let mut connection = db.acquire().await?;
-    let held = blocked::next_held(&mut connection, &key, limit).await?;
+    let held = blocked::next_held(db, &key, limit).await?;
     let mut tasks = Vec::with_capacity(held.len());
     for event in held {
         let record = Record {
@@ -126,7 +125,7 @@ impl<H: Handler> Transactor<H> {
         trail: &mut Trail,
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
         trail.at(Step::Begin);
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.db.pool().begin().await?;
         let now: jiff_sqlx::Timestamp = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut *tx).await?;
         let now = now.to_jiff();
         // What is known to fail ends the chunk: it goes alone, or waits for the next step.

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use contracts::orders::OrderEvent;
 use contracts::{EventId, OrderId};
 use messaging::{Batch, Calls, Delivered, Failure, Handler};
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use testkit::eventually;
 use tokio::sync::Notify;
 
@@ -33,7 +33,11 @@ impl Handler for Caller {
     type Answer = ();
     const CALLS: Calls = Calls::BeforeTransaction;
 
-    async fn plan(&self, _db: &PgPool, events: &[Arc<Delivered<OrderEvent>>]) -> Result<Vec<Option<()>>, Failure> {
+    async fn plan(
+        &self,
+        _db: &mut PgConnection,
+        events: &[Arc<Delivered<OrderEvent>>],
+    ) -> Result<Vec<Option<()>>, Failure> {
         let panics =
             |event: &OrderEvent| matches!(event, OrderEvent::Placed(placed) if placed.payment_method == "panic");
         assert!(!events.iter().any(|event| panics(&event.event)), "as the test wants it");

@@ -79,7 +79,7 @@ impl Hand {
             let headers = decode_headers(row.try_get(2)?).context("headers of the outbox")?;
             let mut task = self.task(&topic, Some(tier), bytes(1)?, headers, bytes(3)?);
             if matches!(task.arrival.body, Body::Release) {
-                let held = load_held(&self.rig.db.pool, task.id, &task.arrival, 50).await?;
+                let held = load_held(&mut *self.rig.db.pool.acquire().await?, task.id, &task.arrival, 50).await?;
                 task.prepared = Prepared::Held(held.context("a step has a key")?);
             }
             tasks.push(task);

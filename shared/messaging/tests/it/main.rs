@@ -4,6 +4,7 @@
 mod batches;
 mod calls;
 mod comebacks;
+mod connections;
 mod effects;
 mod expectation;
 mod failures;

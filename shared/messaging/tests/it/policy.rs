@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use contracts::orders::OrderEvent;
 use messaging::{Batch, Calls, Delivered, Failure, Handler, Settings};
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use testkit::eventually;
 
 use crate::rig::{BOUND, Rig, placed, write};
@@ -53,7 +53,11 @@ impl Handler for Caller {
     type Answer = ();
     const CALLS: Calls = Calls::BeforeTransaction;
 
-    async fn plan(&self, _db: &PgPool, events: &[Arc<Delivered<OrderEvent>>]) -> Result<Vec<Option<()>>, Failure> {
+    async fn plan(
+        &self,
+        _db: &mut PgConnection,
+        events: &[Arc<Delivered<OrderEvent>>],
+    ) -> Result<Vec<Option<()>>, Failure> {
         Ok(events.iter().map(|_| Some(())).collect())
     }
 

@@ -45,6 +45,28 @@ async fn every_connection_has_its_limits_and_its_name() -> Result<()> {
 }
 
 #[tokio::test]
+async fn rows_that_are_named_are_looked_up_also_where_the_plan_was_made_for_a_few() -> Result<()> {
+    let database = Cluster::shared().await?.database("plans").await?;
+    let pool = connect(&database.url).await?;
+    let mut db = pool.acquire().await?;
+    sqlx::raw_sql(
+        "create table rows (id uuid, kind text, state text, primary key (id, kind));
+         insert into rows select gen_random_uuid(), 'k', case n when 1 then 'open' else 'done' end from generate_series(1, 50) as n;
+         analyze rows;
+         prepare change as
+             update rows set state = new.state from unnest($1::uuid[], $2::text[], $3::text[]) as new (id, kind, state)
+             where rows.id = new.id and rows.kind = new.kind and rows.state = 'open'",
+    )
+    .execute(&mut *db)
+    .await?;
+    let explain = "explain execute change ('{}', '{}', '{}')";
+    let plan: Vec<String> = sqlx::query_scalar(explain).fetch_all(&mut *db).await?;
+    // Else all of the table is read for each statement, however large it has become, until the next ANALYZE.
+    assert!(plan.iter().any(|line| line.contains("Index Cond: ((id = new.id) AND (kind = new.kind))")), "{plan:#?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn two_sets_of_migrations_share_a_database_and_grow_apart() -> Result<()> {
     let database = Cluster::shared().await?.database("migrations").await?;
     let pool = connect(&database.url).await?;
