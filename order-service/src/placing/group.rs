@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use contracts::orders::OrderPlaced;
 use messaging::{Failure, FailureKind, OutgoingEvent};
 use serde_json::json;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Answer, Job, NewOrder, Refusal, StoredResponse, Writer, spans};
@@ -172,19 +173,19 @@ impl Writer {
 
     async fn insert(&self, rows: &[NewRow]) -> sqlx::Result<Inserted> {
         let mut db = self.db.take().await?;
+        let inserted = self.insert_on(&mut db, rows).await;
+        db.end(inserted.is_ok()).await;
+        inserted
+    }
+
+    async fn insert_on(&self, db: &mut PgConnection, rows: &[NewRow]) -> sqlx::Result<Inserted> {
         if self.keys.is_new() {
-            match placing::insert_new(&mut db, rows).await {
+            match placing::insert_new(db, rows).await {
                 Err(sqlx::Error::Database(error)) if error.is_unique_violation() => self.keys.refuted(),
-                Err(error) => return Err(error),
-                Ok(inserted) => {
-                    db.give_back();
-                    return Ok(inserted);
-                }
+                inserted => return inserted,
             }
         }
-        let inserted = placing::insert_all(&mut db, rows, self.limits.key_lifetime).await?;
-        db.give_back();
-        Ok(inserted)
+        placing::insert_all(db, rows, self.limits.key_lifetime).await
     }
 }
 

@@ -59,8 +59,7 @@ impl Connections {
         &self.pool
     }
 
-    /// The connection that was used last, or one of the pool's. To be given back with [`Lent::give_back`] or
-    /// [`Lent::recover`].
+    /// The connection that was used last, or one of the pool's. To be given back with [`Lent::end`].
     ///
     /// # Errors
     /// As [`PgPool::acquire`].
@@ -96,6 +95,15 @@ pub struct Lent<'a> {
 }
 
 impl Lent<'_> {
+    /// Gives it back after what was done on it: [`Lent::give_back`] where that went well, [`Lent::recover`] where not.
+    pub async fn end(self, went_well: bool) {
+        if went_well {
+            self.give_back();
+        } else {
+            self.recover().await;
+        }
+    }
+
     /// Gives it back after everything on it has ended well: no transaction is open, no statement was interrupted.
     pub fn give_back(self) {
         let connection = match self.connection {

@@ -31,6 +31,12 @@ fn base(settings: &Settings) -> ClientConfig {
 
 /// The consumer of a group.
 pub fn consumer(settings: &Settings) -> ClientConfig {
+    let mut config = member(settings);
+    settings.properties.for_consumer(&mut config);
+    config
+}
+
+fn member(settings: &Settings) -> ClientConfig {
     let mut config = base(settings);
     config
         .set("group.id", settings.group_id())
@@ -57,20 +63,19 @@ pub fn consumer(settings: &Settings) -> ClientConfig {
         .set("enable.partition.eof", "false")
         // Where the partitions end and whether a broker is there, for lag and readiness.
         .set("statistics.interval.ms", "2000");
-    settings.properties.for_consumer(&mut config);
     config
 }
 
 /// The consumer of a group for whose events nobody waits: the broker answers a fetch when there is much or when it has waited
 /// for [`Settings::linger`], instead of at once for each record. Its connection sees a fraction of the requests.
 pub fn patient_consumer(settings: &Settings) -> ClientConfig {
-    let mut config = consumer(settings);
+    let mut config = member(settings);
     if !settings.linger.is_zero() {
         config
             .set("fetch.min.bytes", PATIENT_FETCH_BYTES.to_string())
             .set("fetch.wait.max.ms", settings.linger.as_millis().to_string());
-        settings.properties.for_consumer(&mut config);
     }
+    settings.properties.for_consumer(&mut config);
     config
 }
 

@@ -137,11 +137,8 @@ async fn plan_events<H: Handler>(
     }
     let delivered: Vec<_> = asked.iter().map(|(_, delivered)| Arc::clone(delivered)).collect();
     let planned = plan_each(transactor, &mut db, &delivered).await?;
-    if planned.iter().all(Result::is_ok) {
-        db.give_back();
-    } else {
-        db.recover().await;
-    }
+    let went_well = planned.iter().all(Result::is_ok);
+    db.end(went_well).await;
     for ((index, delivered), plan) in asked.into_iter().zip(planned) {
         match plan {
             Ok(Some(plan)) => plans.calls.push(Planned { index, delivered, plan }),

@@ -80,10 +80,7 @@ impl<H: Handler> Transactor<H> {
     ) -> Result<(Counts, Option<Timestamp>), Undone> {
         let mut db = self.db.take().await?;
         let ended = self.attempt_on(&mut db, part, known_failures, expects_new, trail).await;
-        match &ended {
-            Ok(_) => db.give_back(),
-            Err(_) => db.recover().await,
-        }
+        db.end(ended.is_ok()).await;
         ended
     }
 
