@@ -5,6 +5,7 @@ use contracts::OrderId;
 use jiff::Timestamp;
 use ops::verify::ledger::LedgerEntry;
 use serde::Deserialize;
+use serde_json::json;
 use testkit::eventually;
 
 use crate::{BOUND, Target};
@@ -47,6 +48,16 @@ impl Target {
     pub async fn calls_of(&self, order: OrderId) -> Result<Vec<Call>> {
         let calls: Calls = self.get(&format!("{}/v1/calls?order_id={order}", self.gateway_url())).await?;
         Ok(calls.calls.into_iter().filter(|call| call.idempotency_key.is_some()).collect())
+    }
+
+    /// Lets the gateway go on with an order that was paid with `tok_held`.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn release(&self, order: OrderId) -> Result<()> {
+        let url = format!("{}/v1/releases", self.gateway_url());
+        self.http.post(url).json(&json!({"order_id": order})).send().await?.error_for_status()?;
+        Ok(())
     }
 
     /// Waits until the gateway has received a call about an order.

@@ -3,12 +3,14 @@
 //! No lock is held while anything is awaited. Work goes on when a caller hangs up, as a real gateway's does: its effect is
 //! found later under its key.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use service::Problem;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -16,12 +18,17 @@ use crate::calls::{CallOutcome, Calls};
 use crate::faults::Fault;
 use crate::operation::{Answer, Kind, Request};
 use crate::state::{Begin, NoEffect, State};
-use crate::tokens::Script;
+use crate::tokens::{LONGEST_DELAY_MS, Script};
+
+/// Orders that may be released; more are refused.
+const MOST_RELEASES: usize = 100_000;
 
 /// All that the gateway is, apart from HTTP.
 pub struct Gateway {
     state: Mutex<State>,
     fault: Mutex<Fault>,
+    /// The orders that no `held` token holds any more.
+    released: watch::Sender<HashSet<String>>,
     /// The log of received calls.
     pub calls: Calls,
     /// How long the first caller of a `timeout` token waits.
@@ -42,7 +49,14 @@ pub struct Decided {
 impl Gateway {
     /// A gateway over a state; raising `stop` ends every wait.
     pub fn new(state: State, calls: Calls, hang: Duration, stop: CancellationToken) -> Self {
-        Self { state: Mutex::new(state), fault: Mutex::new(Fault::default()), calls, hang, stop }
+        Self {
+            state: Mutex::new(state),
+            fault: Mutex::new(Fault::default()),
+            released: watch::Sender::default(),
+            calls,
+            hang,
+            stop,
+        }
     }
 
     /// The state, for a moment.
@@ -61,6 +75,29 @@ impl Gateway {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
+    /// Lets an order's held calls go on, those that come later too.
+    ///
+    /// # Errors
+    /// When [`MOST_RELEASES`] orders have been released.
+    pub fn release(&self, order_id: String) -> Result<(), Problem> {
+        let mut room = true;
+        self.released.send_if_modified(|released| {
+            room = released.len() < MOST_RELEASES || released.contains(&order_id);
+            room && released.insert(order_id)
+        });
+        if room { Ok(()) } else { Err(Problem::unavailable("too many orders have been released", 60)) }
+    }
+
+    /// The order that a request is about; none where it names an authorization that isn't there.
+    pub fn order_of(&self, request: &Request) -> Option<String> {
+        match request {
+            Request::Authorize(terms) => Some(terms.order_id.clone()),
+            Request::Capture(id) | Request::Void(id) | Request::Refund(id) => {
+                self.state().ledger().order_of(*id).map(str::to_owned)
+            }
+        }
+    }
+
     /// Decides a request, or repeats what was decided under its key.
     pub async fn decide(&self, key: &Arc<str>, request: &Request) -> Decided {
         loop {
@@ -71,7 +108,7 @@ impl Gateway {
                 }
                 Begin::Refused(refusal) => return Decided::without_effect(refusal.into()),
                 Begin::Fail => return Decided::without_effect(told_to_fail()),
-                Begin::Run(script) => return self.run(key, script).await,
+                Begin::Run(script) => return self.run(key, request, script).await,
                 Begin::Wait(mut done) => {
                     tokio::select! {
                         // It only ever ends, by being dropped.
@@ -83,9 +120,13 @@ impl Gateway {
         }
     }
 
-    async fn run(&self, key: &Arc<str>, script: Script) -> Decided {
+    async fn run(&self, key: &Arc<str>, request: &Request, script: Script) -> Decided {
         let running = RunningKey { gateway: self, key, finished: false };
-        if let Err(problem) = self.pause(Duration::from_millis(script.delay_ms)).await {
+        let waited = match script.held {
+            true => self.hold(self.order_of(request).unwrap_or_default()).await,
+            false => self.pause(Duration::from_millis(script.delay_ms)).await,
+        };
+        if let Err(problem) = waited {
             return Decided::without_effect(problem);
         }
         match running.finish() {
@@ -123,6 +164,16 @@ impl Gateway {
         tokio::select! {
             () = tokio::time::sleep(time) => Ok(()),
             () = self.stop.cancelled() => Err(stopping()),
+        }
+    }
+
+    /// Waits for an order's release, at most [`LONGEST_DELAY_MS`]; ends early with a problem when the gateway stops.
+    async fn hold(&self, order_id: String) -> Result<(), Problem> {
+        let mut released = self.released.subscribe();
+        tokio::select! {
+            // It can't fail: the sender is here.
+            _ = released.wait_for(|released| released.contains(&order_id)) => Ok(()),
+            waited = self.pause(Duration::from_millis(LONGEST_DELAY_MS)) => waited,
         }
     }
 

@@ -60,6 +60,7 @@ pub fn router(gateway: Arc<Gateway>, health: Health, work: TaskTracker) -> Route
         .route("/v1/operations/{key}", get(operation))
         .route("/v1/ledger", get(ledger))
         .route("/v1/calls", get(calls))
+        .route("/v1/releases", post(release))
         .route("/v1/faults", get(fault).post(set_fault))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(App { gateway, work });
@@ -144,12 +145,7 @@ async fn decide(
     }
     let key = idempotency_key(request.headers())?;
     let request = parse(request, target).await?;
-    let order_id = match &request {
-        Request::Authorize(terms) => Some(terms.order_id.clone()),
-        Request::Capture(id) | Request::Void(id) | Request::Refund(id) => {
-            gateway.state().ledger().order_of(*id).map(str::to_owned)
-        }
-    };
+    let order_id = gateway.order_of(&request);
     gateway.calls.complete(number, |call| call.order_id = order_id);
     Ok(gateway.decide(&key, &request).await)
 }
@@ -269,6 +265,17 @@ struct CallsQuery {
 
 async fn calls(State(app): State<App>, ValidQuery(query): ValidQuery<CallsQuery>) -> Response {
     Json(json!({"calls": app.gateway.calls.list(query.order_id.as_deref())})).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Release {
+    order_id: String,
+}
+
+async fn release(State(app): State<App>, ValidJson(release): ValidJson<Release>) -> Result<StatusCode, Problem> {
+    app.gateway.release(release.order_id)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn fault(State(app): State<App>) -> Json<Fault> {

@@ -1,6 +1,6 @@
 //! What each test token makes the gateway do. Pure: text in, script out.
 
-/// The longest delay that `tok_slow_MS` may ask for, in milliseconds.
+/// The longest delay that `tok_slow_MS` may ask for, and the longest hold, in milliseconds.
 pub const LONGEST_DELAY_MS: u64 = 120_000;
 /// The most failures that `tok_fail_N` may ask for.
 pub const MOST_FAILURES: u32 = 1_000;
@@ -16,6 +16,8 @@ pub struct Script {
     pub refuse: bool,
     /// Take effect, but keep the first call of a key waiting for its answer.
     pub hang: bool,
+    /// Wait for the order's release before the effect.
+    pub held: bool,
 }
 
 /// What a payment method does when it is authorized and later captured.
@@ -59,6 +61,7 @@ impl Script {
             "visa" => Self::default(),
             "slow" => Self { delay_ms: 3_000, ..Self::default() },
             "timeout" => Self { hang: true, ..Self::default() },
+            "held" => Self { held: true, ..Self::default() },
             _ => match name.rsplit_once('_')? {
                 ("slow", ms) => Self { delay_ms: at_most(ms, LONGEST_DELAY_MS)?, ..Self::default() },
                 ("fail", times) => {
@@ -96,6 +99,7 @@ mod tests {
             ("slow", Script { delay_ms: 3_000, ..Script::default() }),
             ("slow_500", Script { delay_ms: 500, ..Script::default() }),
             ("timeout", Script { hang: true, ..Script::default() }),
+            ("held", Script { held: true, ..Script::default() }),
             ("fail_2", Script { failures: 2, ..Script::default() }),
         ];
         let refuse = Script { refuse: true, ..Script::default() };

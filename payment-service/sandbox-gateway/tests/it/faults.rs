@@ -61,6 +61,32 @@ async fn the_fault_switch_keeps_back_an_answer_whose_effect_is_there() -> Result
 }
 
 #[tokio::test]
+async fn held_calls_take_effect_when_their_order_is_released_and_not_before() -> Result<()> {
+    let gateway = TestGateway::start().await?;
+    let release = async |body: &serde_json::Value| {
+        let url = format!("{}/v1/releases", gateway.gateway.url());
+        anyhow::Ok(gateway.http.post(url).json(body).send().await?.status())
+    };
+    let released = async {
+        while gateway.outcomes("o-1").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(release(&json!({"order_id": "o-2"})).await?, 204);
+        assert_eq!(gateway.outcomes("o-1"), [(CallOutcome::Pending, None)]);
+        assert_eq!(gateway.results("o-1"), []);
+        assert_eq!(release(&json!({"order_id": "o-1"})).await?, 204);
+        anyhow::Ok(())
+    };
+    let (held, released) = tokio::join!(gateway.authorize("o-1", "tok_held"), released);
+    released?;
+    assert_eq!(held?.status(), 201);
+    let id = gateway.authorized("o-2", "tok_capture_held").await?;
+    assert_eq!(gateway.change("capture", "o-2", &id).await?.status(), 201, "it was released before");
+    assert_eq!(release(&json!({})).await?, 422);
+    Ok(())
+}
+
+#[tokio::test]
 async fn stopping_ends_slow_work_without_effect_and_waits_for_nobody() -> Result<()> {
     let gateway = TestGateway::start().await?;
     let url = format!("{}/v1/authorizations", gateway.gateway.url());
