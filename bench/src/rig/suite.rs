@@ -78,6 +78,7 @@ pub struct Suite {
     folder: PathBuf,
     mails: Mails,
     overrides: Overrides,
+    finished: bool,
 }
 
 impl Suite {
@@ -131,6 +132,7 @@ impl Suite {
             folder,
             mails,
             overrides,
+            finished: false,
         })
     }
 
@@ -232,6 +234,7 @@ impl Suite {
         for pool in self.pools.values() {
             pool.close().await;
         }
+        self.finished = true;
         Ok(())
     }
 
@@ -281,6 +284,17 @@ impl Suite {
 
     fn process(&mut self, service: Service) -> Result<&mut ServiceProcess> {
         self.running.get_mut(&service).with_context(|| format!("{} is not up", service.name()))
+    }
+}
+
+/// Of a run that failed, what its programs had said last: their folder goes with the servers'.
+impl Drop for Suite {
+    fn drop(&mut self) {
+        if !self.finished {
+            for process in self.running.values().chain([&self.gateway]) {
+                eprintln!("{}", process.tail());
+            }
+        }
     }
 }
 

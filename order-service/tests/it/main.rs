@@ -4,6 +4,7 @@ mod app;
 mod bad_input;
 mod batches;
 mod cancelling;
+mod clock;
 mod deadlines;
 mod docs;
 mod idempotency;

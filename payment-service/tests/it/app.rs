@@ -26,7 +26,7 @@ pub const BOUND: Duration = Duration::from_secs(30);
 pub const RETRY_DELAYS: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(600)];
 /// How long a call to the gateway may take in tests.
-const GATEWAY_TIMEOUT_MS: u64 = 400;
+const GATEWAY_TIMEOUT_MS: u64 = 2_000;
 
 /// The running service.
 pub struct TestApp {

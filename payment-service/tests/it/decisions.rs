@@ -1,6 +1,7 @@
 //! The handler's parts against real PostgreSQL: the transaction has the last word, and intents are settled once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use contracts::orders::OrderEvent;
@@ -9,13 +10,13 @@ use jiff::Timestamp;
 use messaging::{Delivered, Failed, FailureKind, Fate, Handler as _, Item, Outgoing, Proposal, Record, Wake};
 use payment_service::gateway::HttpGateway;
 use payment_service::handlers::{Answered, PaymentHandler};
-use payment_service::resolver::{Nudge, Resolver};
+use payment_service::resolver::{Nudge, Pace, Resolver};
 use payment_service::{NAME, db};
 use sandbox_gateway::operation::Kind;
 use sandbox_gateway::{Options, SandboxGateway};
 use testkit::TestDatabase;
 
-use crate::app::{cancelled, config, confirmed, migrated, placed};
+use crate::app::{BOUND, cancelled, config, confirmed, migrated, placed};
 
 struct Parts {
     db: TestDatabase,
@@ -28,9 +29,14 @@ type Event1 = Arc<Delivered<OrderEvent>>;
 
 impl Parts {
     async fn new() -> Result<Self> {
+        Self::with_patience(BOUND).await
+    }
+
+    /// Calls may take so long.
+    async fn with_patience(timeout: Duration) -> Result<Self> {
         let sandbox = SandboxGateway::start(Options::default()).await?;
         let own = config(sandbox.addr);
-        let gateway = Arc::new(HttpGateway::new(&own.gateway_url, own.gateway_timeout())?);
+        let gateway = Arc::new(HttpGateway::new(&own.gateway_url, timeout)?);
         let handler = PaymentHandler::new(gateway.clone(), own.rules(), Nudge::default());
         Ok(Self { db: migrated().await?, sandbox, gateway, handler })
     }
@@ -38,7 +44,9 @@ impl Parts {
     fn resolver(&self) -> Resolver<HttpGateway> {
         let own = config(self.sandbox.addr);
         let (nudge, wake) = (Nudge::default(), Wake::default());
-        Resolver::new(self.gateway.clone(), self.db.pool.clone(), NAME, own.rules(), own.pace(), nudge, wake)
+        // Nobody's lease runs out while he is at work, however slow the machine is.
+        let pace = Pace { lease: BOUND, ..own.pace() };
+        Resolver::new(self.gateway.clone(), self.db.pool.clone(), NAME, own.rules(), pace, nudge, wake)
     }
 
     /// What the runtime does before the transaction.
@@ -274,7 +282,7 @@ async fn an_intent_whose_lease_ran_out_is_settled_once_all_the_same() -> Result<
     parts.run(&delivered(&order)).await?;
     parts.run(&delivered(&cancelled(order.order_id))).await?;
     // Whoever had this lease died, or is slow: its void may still arrive.
-    let lease = std::time::Duration::ZERO;
+    let lease = Duration::ZERO;
     assert_eq!(db::intents::claim(&parts.db.pool, 10, lease).await?.len(), 1);
     assert_eq!(parts.resolver().settle_due().await?, 1);
     assert_eq!(parts.resolver().settle_due().await?, 0);
@@ -302,8 +310,8 @@ async fn an_intent_that_the_gateway_refuses_is_reported_and_stays_open() -> Resu
 
 #[tokio::test]
 async fn a_failed_attempt_leaves_its_doubt_in_its_own_transaction() -> Result<()> {
-    let parts = Parts::new().await?;
-    let order = placed("tok_slow_60000");
+    let parts = Parts::with_patience(Duration::from_millis(400)).await?;
+    let order = placed("tok_held");
     let event = delivered(&order);
     let failure = parts.prepare(&event).await.expect_err("too slow");
     let failure = failure.downcast::<messaging::Failure>()?;
