@@ -140,6 +140,8 @@ impl Attempt {
                 let mut figures = cpu("order", &found.cpu_per_thousand);
                 figures.insert("final p50 ms".to_owned(), found.done.p50_ms);
                 figures.insert("final p99 ms".to_owned(), found.done.p99_ms);
+                let stages = found.stages.named().into_iter();
+                figures.extend(stages.map(|(stage, p50_ms)| (format!("p50 ms, {stage}"), p50_ms)));
                 Ran { text: report::paced(&found), figures, violations: found.violations }
             }
             Trial::Drain => {

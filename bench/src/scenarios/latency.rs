@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::Size;
 use super::rest::{all_taken, final_times, processes, seconds_between, until_at_rest, warm_up};
+use super::{Size, Stages};
 use crate::gate;
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
 use crate::measure::histogram::Percentiles;
@@ -22,6 +22,8 @@ pub struct Latency {
     pub taken: Percentiles,
     /// From the intended POST to the commit that made the order final.
     pub done: Percentiles,
+    /// Of the orders that were confirmed, where that time went.
+    pub stages: Stages,
     /// CPU seconds for 1,000 orders by process, until everything was at rest.
     #[serde(default)]
     pub cpu_per_thousand: CpuSeconds,
@@ -59,8 +61,9 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64, ov
             done.record(std::time::Duration::from_secs_f64(seconds_between(*from, at)));
         }
     }
+    let stages = Stages::read(&suite, &intended).await?;
     let violations = gate::check_all(servers, &suite).await?;
     suite.finish().await?;
     let (taken, done) = (placed.latencies.percentiles(), done.percentiles());
-    Ok(Latency { rate, taken, done, cpu_per_thousand, requests_per_order, violations })
+    Ok(Latency { rate, taken, done, stages, cpu_per_thousand, requests_per_order, violations })
 }

@@ -9,6 +9,7 @@ pub mod post;
 pub mod recovery;
 mod rest;
 pub mod soak;
+mod stages;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ pub use latency::Latency;
 pub use post::{Post, Turn};
 pub use recovery::Recovery;
 pub use soak::Soak;
+pub use stages::Stages;
 
 /// How much is sent: enough to be trusted, or enough to show that it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
