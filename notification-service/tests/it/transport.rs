@@ -10,6 +10,7 @@ use notification_service::domain::{Letter, Templates, letter};
 use notification_service::transport::{FolderTransport, MailTransport, SmtpTransport};
 use secrecy::SecretString;
 
+use crate::app::BOUND;
 use crate::events::{placed, placed_by};
 use crate::mail_server::{Behaviour, MailServer, Stage};
 
@@ -19,10 +20,11 @@ fn written(event: &OrderEvent) -> Result<Letter> {
 }
 
 fn transport(url: String) -> Result<SmtpTransport> {
-    patient(url, Duration::from_secs(30))
+    waiting(url, BOUND)
 }
 
-fn patient(url: String, timeout: Duration) -> Result<SmtpTransport> {
+/// One that waits so long for each answer.
+fn waiting(url: String, timeout: Duration) -> Result<SmtpTransport> {
     Ok(SmtpTransport::new(&SecretString::from(url), timeout)?)
 }
 
@@ -45,7 +47,7 @@ async fn a_mail_is_handed_over_as_it_was_written() -> Result<()> {
 async fn outcome(behaviour: Behaviour) -> Result<(Failure, usize)> {
     let server = MailServer::start(&[behaviour]).await?;
     let silent = matches!(behaviour, Behaviour::Silent(_));
-    let transport = patient(server.url(), if silent { Duration::from_millis(500) } else { Duration::from_secs(30) })?;
+    let transport = waiting(server.url(), if silent { Duration::from_millis(500) } else { BOUND })?;
     let failure = transport.send(&written(&placed(OrderId::new()))?).await;
     let failure = failure.err().with_context(|| format!("{behaviour:?}: it was sent"))?;
     Ok((failure, server.taken().len()))
