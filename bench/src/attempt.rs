@@ -12,7 +12,7 @@ use crate::plan;
 use crate::report::{self, median};
 use crate::rig::{CountStatements, Overrides, Servers};
 use crate::scenarios::end_to_end::Load;
-use crate::scenarios::{Size, drain, end_to_end, latency};
+use crate::scenarios::{Size, Stages, drain, end_to_end, latency};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
@@ -140,8 +140,8 @@ impl Attempt {
                 let mut figures = cpu("order", &found.cpu_per_thousand);
                 figures.insert("final p50 ms".to_owned(), found.done.p50_ms);
                 figures.insert("final p99 ms".to_owned(), found.done.p99_ms);
-                let stages = found.stages.named().into_iter();
-                figures.extend(stages.map(|(stage, p50_ms)| (format!("p50 ms, {stage}"), p50_ms)));
+                let stages = Stages::NAMED.into_iter();
+                figures.extend(stages.map(|(stage, p50_ms)| (format!("p50 ms, {stage}"), p50_ms(&found.stages))));
                 Ran { text: report::paced(&found), figures, violations: found.violations }
             }
             Trial::Drain => {

@@ -5,7 +5,7 @@ use contracts::OrderId;
 use jiff::Timestamp;
 use ops::verify::ledger::LedgerEntry;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::eventually;
 
 use crate::{BOUND, Target};
@@ -55,8 +55,20 @@ impl Target {
     /// # Errors
     /// When it refuses.
     pub async fn release(&self, order: OrderId) -> Result<()> {
-        let url = format!("{}/v1/releases", self.gateway_url());
-        self.http.post(url).json(&json!({"order_id": order})).send().await?.error_for_status()?;
+        self.tell_gateway("/v1/releases", &json!({"order_id": order})).await
+    }
+
+    /// Turns the gateway's fault switch: `{"mode": "error", "status": 500}`, `{"mode": "none"}`.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn set_gateway_fault(&self, fault: &Value) -> Result<()> {
+        self.tell_gateway("/v1/faults", fault).await
+    }
+
+    async fn tell_gateway(&self, path: &str, body: &Value) -> Result<()> {
+        let url = format!("{}{path}", self.gateway_url());
+        self.http.post(url).json(body).send().await?.error_for_status()?;
         Ok(())
     }
 

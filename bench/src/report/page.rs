@@ -12,7 +12,7 @@ use crate::measure::histogram::Percentiles;
 use crate::measure::postgres::Statement;
 use crate::measure::{CpuSeconds, Requests};
 use crate::plan::ABLATIONS;
-use crate::scenarios::{Drain, EndToEnd, Latency, Recovery};
+use crate::scenarios::{Drain, EndToEnd, Latency, Recovery, Stages};
 
 /// What `bench smoke` prints.
 pub fn smoke(whole: &EndToEnd, batched: &[Drain], single: &[Drain]) -> String {
@@ -72,7 +72,8 @@ pub fn paced(found: &Latency) -> String {
         let Percentiles { p50_ms, p95_ms, p99_ms, max_ms, .. } = times;
         let _ = writeln!(text, "{what}, ms: p50 {p50_ms:.1}, p95 {p95_ms:.1}, p99 {p99_ms:.1}, max {max_ms:.1}");
     }
-    for (stage, p50_ms) in found.stages.named() {
+    for (stage, p50_ms) in Stages::NAMED {
+        let p50_ms = p50_ms(&found.stages);
         let _ = writeln!(text, "  {stage:<54}{p50_ms:>6.2}");
     }
     costs(&mut text, &found.cpu_per_thousand, &found.requests_per_order);
@@ -187,7 +188,6 @@ fn render(results: &Results) -> String {
     );
     rates(&mut text, results);
     cpu(&mut text, results);
-    stages(&mut text, results);
     counts(&mut text, results);
     ablations(&mut text, results);
     recovery(&mut text, results);
@@ -256,6 +256,11 @@ fn rates(text: &mut String, results: &Results) {
     for service in ["inventory-service", "payment-service", "order-service"] {
         line(&format!("drain of {service}, events/s"), &drains_of(results, service));
     }
+    for (stage, p50_ms) in Stages::NAMED {
+        let of_round = |round: &Round| Some(p50_ms(&round.latency_low.as_ref()?.stages));
+        let values: Vec<_> = results.rounds.iter().filter_map(of_round).collect();
+        line(&format!("at 100 orders/s, p50, ms: {stage}"), &values);
+    }
     text.push('\n');
 }
 
@@ -263,20 +268,6 @@ fn rates(text: &mut String, results: &Results) {
 fn drains_of(results: &Results, service: &str) -> Vec<f64> {
     let of_round = |round: &Round| drained(&round.drain.as_ref()?.drains, service);
     results.rounds.iter().filter_map(of_round).collect()
-}
-
-fn stages(text: &mut String, results: &Results) {
-    let of_rounds = results.rounds.iter().filter_map(|round| Some(round.latency_low.as_ref()?.stages.named()));
-    let rounds: Vec<_> = of_rounds.collect();
-    let Some(first) = rounds.first() else { return };
-    let _ = writeln!(text, "## Placed to final at 100 orders/s\n\n| medians of confirmed orders | ms |\n|---|---|");
-    for (number, (stage, _)) in first.iter().enumerate() {
-        let values: Vec<_> = rounds.iter().map(|stages| stages[number].1).collect();
-        if let Some(middle) = median(&values) {
-            let _ = writeln!(text, "| {stage} | {middle:.2} |");
-        }
-    }
-    text.push('\n');
 }
 
 fn counts(text: &mut String, results: &Results) {

@@ -27,16 +27,17 @@ pub struct Stages {
     pub concluded_ms: f64,
 }
 
+/// One of the medians.
+pub type P50Ms = fn(&Stages) -> f64;
+
 impl Stages {
     /// The stages in words.
-    pub fn named(&self) -> [(&'static str, f64); 4] {
-        [
-            ("POST to the order's commit", self.stored_ms),
-            ("from there to the reservation's commit", self.reserved_ms),
-            ("from the order's commit to the authorization's", self.authorized_ms),
-            ("from the later of these to the confirmation's commit", self.concluded_ms),
-        ]
-    }
+    pub const NAMED: [(&str, P50Ms); 4] = [
+        ("POST to the order's commit", |stages| stages.stored_ms),
+        ("from there to the reservation's commit", |stages| stages.reserved_ms),
+        ("from the order's commit to the authorization's", |stages| stages.authorized_ms),
+        ("from the later of these to the confirmation's commit", |stages| stages.concluded_ms),
+    ];
 
     /// Of these orders, by when each was meant to be placed. What ended otherwise than confirmed is left out.
     pub(super) async fn read(suite: &Suite, intended: &HashMap<Uuid, Timestamp>) -> Result<Self> {

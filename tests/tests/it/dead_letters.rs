@@ -42,10 +42,8 @@ async fn redrive(suite: &Suite, words: &[&str]) -> Result<String> {
 
 /// Has the gateway refuse every call for good, or answer again.
 async fn gateway_is(suite: &Suite, broken: bool) -> Result<()> {
-    let mode = if broken { json!({"mode": "error", "status": 400}) } else { json!({"mode": "none"}) };
-    let url = format!("{}/v1/faults", suite.gateway_url());
-    reqwest::Client::new().post(url).json(&mode).send().await?.error_for_status()?;
-    Ok(())
+    let fault = if broken { json!({"mode": "error", "status": 400}) } else { json!({"mode": "none"}) };
+    suite.set_gateway_fault(&fault).await
 }
 
 async fn wait_dead(suite: &Suite, order: OrderId) -> Result<()> {

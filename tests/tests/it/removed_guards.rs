@@ -73,10 +73,7 @@ async fn cancelled_while_its_head_fails(suite: &Suite, sku: &str, outcome: &str)
 
 /// What the gateway does to every call: `none` (nothing unusual) or `error` (500, without effect).
 async fn gateway(suite: &Suite, mode: &str) -> Result<()> {
-    let switch = format!("{}/v1/faults", suite.gateway_url());
-    let answer = reqwest::Client::new().post(switch).json(&json!({"mode": mode, "status": 500})).send().await?;
-    answer.error_for_status()?;
-    Ok(())
+    suite.set_gateway_fault(&json!({"mode": mode, "status": 500})).await
 }
 
 /// Waits until payment-service's inbox says this of an event of the order.
