@@ -123,6 +123,11 @@ impl SandboxGateway {
         self.gateway.set_fault(fault);
     }
 
+    /// Lets an order's held calls go on, those that come later too.
+    pub fn release(&self, order_id: String) -> anyhow::Result<()> {
+        Ok(self.gateway.release(order_id)?)
+    }
+
     /// Takes no more calls and ends those in progress. What has not taken effect by now won't.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.shutdown.trigger();

@@ -108,14 +108,15 @@ impl Killable {
 #[tokio::test]
 async fn a_service_killed_during_its_calls_charges_and_gives_back_once() -> Result<()> {
     let mut service = Killable::start().await?;
-    let order = placed("tok_slow_1500");
+    let order = placed("tok_held");
     service.publish(&order).await?;
     service.wait_pending("authorize", order.order_id).await?;
     service.kill_and_restart().await?;
+    service.gateway.release(order.order_id.to_string())?;
     service.wait_events(&["payment.authorized.v1"]).await?;
     assert_eq!(service.outcomes("authorize", order.order_id), [CallOutcome::Applied, CallOutcome::Replayed]);
 
-    let slow = Fault { delay_ms: 1_500, ..Fault::new(FaultMode::Slow) };
+    let slow = Fault { delay_ms: 3_000, ..Fault::new(FaultMode::Slow) };
     service.gateway.set_fault(slow);
     service.publish(&cancelled(order.order_id)).await?;
     service.wait_pending("void", order.order_id).await?;

@@ -151,9 +151,10 @@ pub async fn ask_readiness(mut http_addr: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of every process that is made of this crate: messages are many small strings, of which glibc's allocator costs more.
+/// Of every process that is made of this crate, librdkafka's too: messages are many small strings. What was freed last is handed
+/// out first, while caches still hold it. Its settings are in `.cargo/config.toml`.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[cfg(test)]
 mod tests {
