@@ -17,11 +17,8 @@ use crate::scenarios::{Size, Stages, drain, end_to_end, latency};
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
 pub enum Trial {
-    /// Throughput, with the dearest statements where they are counted.
-    EndToEnd {
-        /// Whether they are.
-        statements: bool,
-    },
+    /// Throughput.
+    EndToEnd,
     /// Latency at so many orders a second.
     Latency(f64),
     /// Each consumer's backlog.
@@ -33,6 +30,8 @@ pub enum Trial {
 pub struct Attempt {
     /// What.
     pub trial: Trial,
+    /// Whether statements are counted and the dearest listed; not of a drain.
+    pub count: CountStatements,
     /// Orders; at a rate, those of 20 s are sent instead.
     pub orders: usize,
     /// Variables of every service.
@@ -122,9 +121,8 @@ impl Attempt {
         let settings: Vec<_> = self.settings.iter().chain(&other.settings).cloned().collect();
         let overrides = Overrides { programs: other.programs.clone(), ..Overrides::of(&settings)? };
         Ok(match self.trial {
-            Trial::EndToEnd { statements } => {
-                let count = if statements { CountStatements::Yes } else { CountStatements::No };
-                let load = Load { overrides, count, ..Load::plain(size, 1) };
+            Trial::EndToEnd => {
+                let load = Load { overrides, count: self.count, ..Load::plain(size, 1) };
                 let found = end_to_end::measure(servers, load).await?;
                 let mut figures = cpu("order", &found.cpu_per_thousand);
                 figures.insert("orders/s".to_owned(), found.orders_per_second);
@@ -136,7 +134,7 @@ impl Attempt {
                 Ran { text: report::attempted(&found), figures, violations: found.violations }
             }
             Trial::Latency(rate) => {
-                let found = latency::measure(servers, size, 1, rate, overrides).await?;
+                let found = latency::measure(servers, size, 1, rate, overrides, self.count).await?;
                 let mut figures = cpu("order", &found.cpu_per_thousand);
                 figures.insert("final p50 ms".to_owned(), found.done.p50_ms);
                 figures.insert("final p99 ms".to_owned(), found.done.p99_ms);

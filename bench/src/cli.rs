@@ -9,6 +9,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use crate::attempt::{Attempt, Other, Trial};
 use crate::plan;
 use crate::report::{self, Targets};
+use crate::rig::CountStatements;
 
 const AFTER_HELP: &str = "\
 Each result is a file in --out, and what is there is not measured again: an interrupted run goes on where it stopped.
@@ -68,7 +69,7 @@ struct Try {
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<f64>,
     /// The drain of so many orders instead
-    #[arg(long, conflicts_with = "rate")]
+    #[arg(long, conflicts_with_all = ["rate", "statements"])]
     drain: bool,
     /// Alternate with the services and the gateway in this folder, and print ratios
     #[arg(long, value_name = "DIR", conflicts_with = "statements")]
@@ -76,8 +77,8 @@ struct Try {
     /// Alternate with this setting besides, and print ratios; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting, conflicts_with = "statements")]
     against_set: Vec<(String, String)>,
-    /// How many pairs of runs then count
-    #[arg(long, default_value_t = 3, requires = "other")]
+    /// How many pairs of runs then count; of an even number, each of the two runs first as often as the other
+    #[arg(long, default_value_t = 4, requires = "other")]
     pairs: usize,
 }
 
@@ -113,9 +114,10 @@ async fn run(cli: Cli) -> Result<()> {
             let trial = match rate {
                 Some(rate) => Trial::Latency(rate),
                 None if drain => Trial::Drain,
-                None => Trial::EndToEnd { statements },
+                None => Trial::EndToEnd,
             };
-            let attempt = Attempt { trial, orders, settings };
+            let count = if statements { CountStatements::Yes } else { CountStatements::No };
+            let attempt = Attempt { trial, count, orders, settings };
             let other = Other { programs: against, settings: against_set };
             let text = if other.programs.is_some() || !other.settings.is_empty() {
                 attempt.against(&other, pairs).await?

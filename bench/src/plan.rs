@@ -81,9 +81,13 @@ async fn one_round(servers: &mut Servers, out: &Path, round: usize) -> Result<()
     let backlog = size.drain_orders_at_size_1;
     let one_by_one = plain().with("BATCH_MAX", 1);
     keep(out, "drain-size-1", round, async || drain::measure(servers, backlog, seed, &one_by_one).await).await?;
-    keep(out, "latency-low", round, async || latency::measure(servers, size, seed, 100.0, plain()).await).await?;
     let half = whole.orders_per_second / 2.0;
-    keep(out, "latency-half", round, async || latency::measure(servers, size, seed, half, plain()).await).await?;
+    for (name, rate) in [("latency-low", 100.0), ("latency-half", half)] {
+        keep(out, name, round, async || {
+            latency::measure(servers, size, seed, rate, plain(), CountStatements::No).await
+        })
+        .await?;
+    }
     Ok(())
 }
 

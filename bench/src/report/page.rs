@@ -9,7 +9,7 @@ use super::model::{Provenance, Results, Round};
 use super::plots;
 use super::targets::{Targets, drained, median};
 use crate::measure::histogram::Percentiles;
-use crate::measure::postgres::Statement;
+use crate::measure::postgres::{DatabaseCounts, Statement};
 use crate::measure::{CpuSeconds, Requests};
 use crate::plan::ABLATIONS;
 use crate::scenarios::{Drain, EndToEnd, Latency, Recovery, Stages};
@@ -44,24 +44,8 @@ pub fn attempted(found: &EndToEnd) -> String {
         found.violations,
     );
     costs(&mut text, &found.cpu_per_thousand, &found.requests_per_order);
-    let _ = writeln!(
-        text,
-        "for each order: {:.2} transactions, {:.2} statements, {:.3} flushes, {:.0} bytes of WAL\n\
-         resident: {:.0} MB idle, {:.0} MB under load",
-        per_order.transactions,
-        per_order.statements,
-        per_order.flushes,
-        per_order.wal_bytes,
-        resident_mb.0,
-        resident_mb.1,
-    );
-    if !found.statements.is_empty() {
-        let _ = writeln!(text, "{:>9}{:>9}{:>9}  statements, for 1,000 orders", "ms", "calls", "rows");
-    }
-    for statement in &found.statements {
-        let Statement { of, text: query, calls, rows, milliseconds } = statement;
-        let _ = writeln!(text, "{milliseconds:>9.2}{calls:>9.1}{rows:>9.0}  {of}: {query}");
-    }
+    let _ = writeln!(text, "resident: {:.0} MB idle, {:.0} MB under load", resident_mb.0, resident_mb.1);
+    database(&mut text, per_order, &found.statements);
     text
 }
 
@@ -77,7 +61,24 @@ pub fn paced(found: &Latency) -> String {
         let _ = writeln!(text, "  {stage:<54}{p50_ms:>6.2}");
     }
     costs(&mut text, &found.cpu_per_thousand, &found.requests_per_order);
+    database(&mut text, &found.per_order, &found.statements);
     text
+}
+
+fn database(text: &mut String, per_order: &DatabaseCounts, statements: &[Statement]) {
+    let DatabaseCounts { transactions, statements: counted, flushes, wal_bytes } = per_order;
+    let _ = writeln!(
+        text,
+        "for each order: {transactions:.2} transactions, {counted:.2} statements, {flushes:.3} flushes, \
+         {wal_bytes:.0} bytes of WAL",
+    );
+    if !statements.is_empty() {
+        let _ = writeln!(text, "{:>9}{:>9}{:>9}  statements, for 1,000 orders", "ms", "calls", "rows");
+    }
+    for statement in statements {
+        let Statement { of, text: query, calls, rows, milliseconds } = statement;
+        let _ = writeln!(text, "{milliseconds:>9.2}{calls:>9.1}{rows:>9.0}  {of}: {query}");
+    }
 }
 
 fn costs(text: &mut String, cpu: &CpuSeconds, requests: &Requests) {

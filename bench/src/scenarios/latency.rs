@@ -10,8 +10,9 @@ use super::{Size, Stages};
 use crate::gate;
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
 use crate::measure::histogram::Percentiles;
+use crate::measure::postgres::{DatabaseCounts, Statement};
 use crate::measure::{CpuSeconds, Latencies, Requests};
-use crate::rig::{Overrides, Servers, Service, Suite};
+use crate::rig::{CountStatements, Overrides, Servers, Service, Suite};
 
 /// What was found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +31,12 @@ pub struct Latency {
     /// Requests to brokers for each order, by type.
     #[serde(default)]
     pub requests_per_order: Requests,
+    /// What the server counted for each order.
+    #[serde(default)]
+    pub per_order: DatabaseCounts,
+    /// The dearest statements, where they were counted.
+    #[serde(default)]
+    pub statements: Vec<Statement>,
     /// Violated invariants: anything but 0 voids the run.
     pub violations: usize,
 }
@@ -38,13 +45,22 @@ pub struct Latency {
 ///
 /// # Errors
 /// When anything fails, or the load is not taken.
-pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64, overrides: Overrides) -> Result<Latency> {
+pub async fn measure(
+    servers: &mut Servers,
+    size: Size,
+    seed: u64,
+    rate: f64,
+    overrides: Overrides,
+    count: CountStatements,
+) -> Result<Latency> {
     let mut suite = Suite::prepare(servers, overrides).await?;
     suite.start_all().await?;
     warm_up(&suite, size.warm_up_orders).await?;
+    servers.count_statements(count).await?;
     servers.settle().await?;
     let (trees, requests) = (processes(servers, &suite), Requests::read(&suite).await?);
-    let cpu = CpuSeconds::read(&trees)?;
+    let (cpu, counts) =
+        (CpuSeconds::read(&trees)?, DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
     let orders = (rate * f64::from(u32::try_from(size.steady_secs)?)) as usize;
     let bodies = Bodies::new(seed, Skus::Zipf, Mix::SHOP);
@@ -54,6 +70,13 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64, ov
     until_at_rest(&suite).await?;
     let cpu_per_thousand = CpuSeconds::read(&trees)?.since(&cpu).per_thousand(orders);
     let requests_per_order = Requests::read(&suite).await?.per_order(&requests, orders);
+    servers.settle().await?;
+    let per_order = DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?.per_order(&counts, orders);
+    let statements = match count {
+        CountStatements::Yes => Statement::dearest(&servers.admin, &suite.database_prefix(), orders).await?,
+        CountStatements::No => Vec::new(),
+    };
+    servers.count_statements(CountStatements::No).await?;
     let intended: HashMap<_, _> = placed.taken.iter().copied().collect();
     let mut done = Latencies::new();
     for (order, at) in final_times(&suite).await? {
@@ -65,5 +88,5 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64, ov
     let violations = gate::check_all(servers, &suite).await?;
     suite.finish().await?;
     let (taken, done) = (placed.latencies.percentiles(), done.percentiles());
-    Ok(Latency { rate, taken, done, stages, cpu_per_thousand, requests_per_order, violations })
+    Ok(Latency { rate, taken, done, stages, cpu_per_thousand, requests_per_order, per_order, statements, violations })
 }
