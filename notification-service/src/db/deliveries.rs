@@ -37,6 +37,8 @@ pub struct Claim {
     pub message_id: String,
     /// Whether an earlier attempt may have sent it already.
     pub again: bool,
+    /// When it was made, by the database's clock, where no one had heard of the delivery.
+    pub at: Option<Timestamp>,
 }
 
 /// Locks and reads these deliveries, sorted.
@@ -116,10 +118,10 @@ macro_rules! insert_claims {
 }
 
 /// Claims deliveries that nobody has heard of, as one statement: a unique violation where somebody has, and then none is
-/// claimed.
-pub async fn claim_expected(db: impl PgExecutor<'_>, claims: &[Claim], lease: Duration) -> Result<(), Failure> {
-    insert(insert_claims!(""), claims, lease).execute(db).await?;
-    Ok(())
+/// claimed. The database's clock when that was so.
+pub async fn claim_expected(db: impl PgExecutor<'_>, claims: &[Claim], lease: Duration) -> Result<Timestamp, Failure> {
+    let statement = concat!("with claimed as (", insert_claims!(""), ") select clock_timestamp() as now");
+    proposal::clock(&[insert(statement, claims, lease).fetch_one(db).await?])
 }
 
 /// The same where some may be known; which of them were new.

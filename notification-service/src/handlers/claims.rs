@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use lettre::message::Mailbox;
 use messaging::{Expectation, Failure, FailureKind};
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -151,7 +152,7 @@ impl Claims {
 
     fn claim(&self, key: &Key, again: bool) -> Claim {
         let message_id = key.1.message_id(key.0, &self.sender);
-        Claim { key: *key, owner: Uuid::new_v4(), message_id, again }
+        Claim { key: *key, owner: Uuid::new_v4(), message_id, again, at: None }
     }
 
     fn claimed(&self, claim: Claim, since: Instant) -> Claimed {
@@ -163,9 +164,15 @@ impl Claims {
         let since = Instant::now();
         let claims: Vec<Claim> = keys.iter().map(|key| self.claim(key, false)).collect();
         // From now on, whatever becomes of the statement: a claim whose end is unknown is ended before the next ones.
-        let claimed: Vec<Claimed> = claims.iter().map(|claim| self.claimed(claim.clone(), since)).collect();
+        let mut claimed: Vec<Claimed> = claims.iter().map(|claim| self.claimed(claim.clone(), since)).collect();
         messaging::crash_point!(BeforeDeliveryClaim);
-        let made = self.insert(db, &claims).await?;
+        let made = match self.insert_expected(db, &claims).await? {
+            Some(at) => {
+                claimed.iter_mut().for_each(|claimed| claimed.claim.at = Some(at));
+                keys.clone()
+            }
+            None => deliveries::claim_new(db, &claims, self.lease).await?,
+        };
         messaging::crash_point!(AfterDeliveryClaim);
         let mut rulings = BTreeMap::new();
         for claimed in claimed {
@@ -180,16 +187,19 @@ impl Claims {
         Ok(rulings)
     }
 
-    /// Writes the claims of which there is no row yet.
-    async fn insert(&self, db: &mut PgConnection, claims: &[Claim]) -> Result<BTreeSet<Key>, Failure> {
-        if self.deliveries.is_new() {
-            match deliveries::claim_expected(&mut *db, claims, self.lease).await {
-                Ok(()) => return Ok(claims.iter().map(|claim| claim.key).collect()),
-                Err(failure) if failure.is_unique_violation() => self.deliveries.refuted(),
-                Err(failure) => return Err(failure),
-            }
+    /// Writes claims of which there is no row yet; when, or `None` where there is one or that is to be expected.
+    async fn insert_expected(&self, db: &mut PgConnection, claims: &[Claim]) -> Result<Option<Timestamp>, Failure> {
+        if !self.deliveries.is_new() {
+            return Ok(None);
         }
-        deliveries::claim_new(db, claims, self.lease).await
+        match deliveries::claim_expected(db, claims, self.lease).await {
+            Ok(at) => Ok(Some(at)),
+            Err(failure) if failure.is_unique_violation() => {
+                self.deliveries.refuted();
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Claims that nothing records: what the delivery ledger is for.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use contracts::notifications::{NotificationFailed, NotificationSent};
 use contracts::orders::OrderEvent;
+use jiff::Timestamp;
 use lettre::message::Mailbox;
 use messaging::trace::Call;
 use messaging::{
@@ -66,8 +67,8 @@ pub enum Plan {
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// The mail server has taken it.
-    Sent,
+    /// The mail server has taken it, under a claim that was made at this time ([`deliveries::Claim::at`]).
+    Sent(Option<Timestamp>),
     /// Nobody knows, and it is not sent again.
     Unknown,
 }
@@ -116,7 +117,7 @@ impl<T: MailTransport> NotificationHandler<T> {
             tracing::warn!(order.id = %order_id, %template, message_id = claim.message_id, "sending again what may have been sent");
         }
         match self.deliver(&letter, template).await {
-            Ok(()) => Ok(Answer::Sent),
+            Ok(()) => Ok(Answer::Sent(claim.at)),
             // The claim stands until that is recorded.
             Err(failure) if failure.outcome_unknown && self.rules.on_unknown == OnUnknown::Report => {
                 tracing::warn!(order.id = %order_id, %template, %failure, "nobody knows whether this mail was sent");
@@ -139,8 +140,8 @@ impl<T: MailTransport> NotificationHandler<T> {
         let mut endings = Vec::with_capacity(answered.len());
         for (key, (delivered, answer)) in answered {
             match (answer, state_of(&key)) {
-                (Answer::Sent, Some(State::Sent)) => {}
-                (Answer::Sent, _) => {
+                (Answer::Sent(_), Some(State::Sent)) => {}
+                (Answer::Sent(_), _) => {
                     let ending = self.ending(key, State::Sent, None);
                     out.emit(sent(delivered, &ending))?;
                     endings.push(ending);
@@ -215,7 +216,10 @@ impl<T: MailTransport> Handler for NotificationHandler<T> {
         out: &mut Outgoing,
     ) -> Result<Option<Proposal>, Failure> {
         let answered = answered(items);
-        let (known, now) = deliveries::look_at(db, &answered.keys().copied().collect()).await?;
+        let (known, now) = match claimed(&answered) {
+            Some(claimed) => claimed,
+            None => deliveries::look_at(db, &answered.keys().copied().collect()).await?,
+        };
         // What it would not write, it could not validate.
         if answered.keys().any(|key| known.get(key) != Some(&State::Sending)) {
             return Ok(None);
@@ -264,6 +268,20 @@ fn answered<'a>(items: &[&'a Item<OrderEvent, Answer>]) -> Answered<'a> {
     let answered =
         |item: &&'a Item<OrderEvent, Answer>| Some((key_of(&item.delivered), (&*item.delivered, item.answer?)));
     items.iter().filter_map(answered).collect()
+}
+
+/// The deliveries as their claims left them, and when the first of these was made: without another look, where each was claimed
+/// for the mail that was sent. Where that has changed since, the proposal is stale.
+fn claimed(answered: &Answered<'_>) -> Option<(BTreeMap<Key, State>, Timestamp)> {
+    let mut now = Timestamp::MAX;
+    for (_, answer) in answered.values() {
+        match answer {
+            Answer::Sent(Some(at)) => now = now.min(*at),
+            Answer::Sent(None) | Answer::Unknown => return None,
+        }
+    }
+    let known = answered.keys().map(|key| (*key, State::Sending)).collect();
+    (!answered.is_empty()).then_some((known, now))
 }
 
 async fn locked<V>(db: &mut PgConnection, wanted: &BTreeMap<Key, V>) -> Result<BTreeMap<Key, Delivery>, Failure> {

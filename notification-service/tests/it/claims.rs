@@ -127,7 +127,7 @@ async fn a_claim_that_was_dropped_before_its_call_makes_nothing_unknown() -> Res
     let plans = planned(&handler, &desk, &events).await?;
     assert_eq!(sends(&plans), 3, "the one that dropped them knows");
     for (event, plan) in events.iter().zip(plans) {
-        assert_eq!(handler.call(event, plan.context("no plan")?).await?, Answer::Sent);
+        assert_eq!(handler.call(event, plan.context("no plan")?).await?, Answer::Sent(None));
     }
     assert_eq!(desk.mails()?, 3);
     Ok(())
