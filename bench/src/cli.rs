@@ -77,9 +77,10 @@ struct Try {
     /// Alternate with this setting besides, and print ratios; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting, conflicts_with = "statements")]
     against_set: Vec<(String, String)>,
-    /// How many pairs of runs then count; of an even number, each of the two runs first as often as the other
-    #[arg(long, default_value_t = 4, requires = "other")]
-    pairs: usize,
+    /// How many pairs of runs then count, 4 by default; at a rate, pairs of turns of 4 s, 24 by default. Of an even number, each of
+    /// the two is the first as often as the other
+    #[arg(long, requires = "other")]
+    pairs: Option<usize>,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -120,6 +121,7 @@ async fn run(cli: Cli) -> Result<()> {
             let attempt = Attempt { trial, count, orders, settings };
             let other = Other { programs: against, settings: against_set };
             let text = if other.programs.is_some() || !other.settings.is_empty() {
+                let pairs = pairs.unwrap_or(if rate.is_some() { 24 } else { 4 });
                 attempt.against(&other, pairs).await?
             } else {
                 attempt.once().await?

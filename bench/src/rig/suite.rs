@@ -89,6 +89,14 @@ impl Suite {
     /// When a program is not built, or a server refuses.
     pub async fn prepare(servers: &mut Servers, overrides: Overrides) -> Result<Self> {
         servers.forget_databases().await?;
+        Self::beside(servers, overrides).await
+    }
+
+    /// The same, beside the suite before it.
+    ///
+    /// # Errors
+    /// As [`Suite::prepare`].
+    pub async fn beside(servers: &mut Servers, overrides: Overrides) -> Result<Self> {
         let name = servers.fresh_name();
         let bootstrap = servers.kafka.bootstrap();
         let wanted = topics::Overrides { partitions: overrides.partitions, replication: None };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::rest::{all_taken, final_times, processes, seconds_between, until_at_rest, warm_up};
@@ -89,4 +89,74 @@ pub async fn measure(
     suite.finish().await?;
     let (taken, done) = (placed.latencies.percentiles(), done.percentiles());
     Ok(Latency { rate, taken, done, stages, cpu_per_thousand, requests_per_order, per_order, statements, violations })
+}
+
+/// How long one turn's load lasts, in seconds.
+const TURN_SECS: f64 = 4.0;
+
+/// One of two suites in one of its turns.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    /// From the intended POST to the commit that made the order final.
+    pub done: Percentiles,
+    /// Where that time went, of the orders that were confirmed.
+    pub stages: Stages,
+    /// CPU seconds for 1,000 orders by process, until everything was at rest.
+    pub cpu_per_thousand: CpuSeconds,
+}
+
+/// Two suites beside each other on the same servers, at `rate` orders a second in turns of some seconds: a machine is another one
+/// after a minute, and does to both what it does meanwhile. The one that rests costs both the same.
+///
+/// # Errors
+/// When anything fails, the load is not taken, or an invariant is violated.
+pub async fn in_turns(
+    servers: &mut Servers,
+    size: Size,
+    rate: f64,
+    turns: usize,
+    [one, other]: [Overrides; 2],
+) -> Result<Vec<[Turn; 2]>> {
+    let mut suites = [Suite::prepare(servers, one).await?, Suite::beside(servers, other).await?];
+    for suite in &mut suites {
+        suite.start_all().await?;
+        warm_up(suite, size.warm_up_orders).await?;
+    }
+    servers.settle().await?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let orders = (rate * TURN_SECS) as usize;
+    let mut sent = [Vec::new(), Vec::new()];
+    for turn in 0..turns {
+        // Neither is always the first.
+        for index in [turn % 2, (turn + 1) % 2] {
+            let suite = &suites[index];
+            let trees = processes(servers, suite);
+            let cpu = CpuSeconds::read(&trees)?;
+            let bodies = Bodies::new(u64::try_from(turn)? + 1, Skus::Zipf, Mix::SHOP);
+            let address = suite.address(Service::Order);
+            let placed = run(Run { address, pace: Pace::PerSecond(rate), orders, connections: 64, bodies }).await?;
+            all_taken(&placed, orders)?;
+            until_at_rest(suite).await?;
+            let cpu = CpuSeconds::read(&trees)?.since(&cpu).per_thousand(orders);
+            sent[index].push((placed.taken.into_iter().collect::<HashMap<_, _>>(), cpu));
+        }
+    }
+    let mut found = [Vec::new(), Vec::new()];
+    for ((suite, sent), found) in suites.into_iter().zip(sent).zip(&mut found) {
+        let ends: HashMap<_, _> = final_times(&suite).await?.into_iter().collect();
+        for (intended, cpu_per_thousand) in sent {
+            let mut done = Latencies::new();
+            for (order, from) in &intended {
+                let at = ends.get(order).context("an order is not final")?;
+                done.record(std::time::Duration::from_secs_f64(seconds_between(*from, *at)));
+            }
+            let stages = Stages::read(&suite, &intended).await?;
+            found.push(Turn { done: done.percentiles(), stages, cpu_per_thousand });
+        }
+        let violations = gate::check_all(servers, &suite).await?;
+        ensure!(violations == 0, "{violations} invariants were violated: the run is void");
+        suite.finish().await?;
+    }
+    let [one, other] = found;
+    Ok(one.into_iter().zip(other).map(<[Turn; 2]>::from).collect())
 }
