@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use contracts::orders::OrderEvent;
 use contracts::{EventId, EventSet as _, OrderId};
 use messaging::arrival::Arrival;
-use messaging::{Delivered, Failure, Handler as _, Record};
+use messaging::{Delivered, Failure, FailureKind, Handler as _, Item, Outgoing, Proposal, Record};
 use notification_service::MIGRATOR;
 use notification_service::domain::{Letter, OnUnknown, Templates};
 use notification_service::handlers::{Answer, NotificationHandler, Plan, Rules};
@@ -130,6 +130,31 @@ async fn a_claim_that_was_dropped_before_its_call_makes_nothing_unknown() -> Res
         assert_eq!(handler.call(event, plan.context("no plan")?).await?, Answer::Sent(None));
     }
     assert_eq!(desk.mails()?, 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proposal_rests_on_the_claim_and_is_stale_where_the_delivery_has_ended_since() -> Result<()> {
+    let desk = Desk::open().await?;
+    let handler = desk.handler(LONG)?;
+    let events = orders(1)?;
+    let plan = planned(&handler, &desk, &events).await?.pop().flatten().context("no plan")?;
+    let answer = handler.call(&events[0], plan).await?;
+    ensure!(matches!(answer, Answer::Sent(Some(_))), "{answer:?}");
+    let item = Item { delivered: Arc::clone(&events[0]), answer: Some(answer) };
+    let mut db = desk.pool().acquire().await?;
+    let mut proposals = Vec::new();
+    for _ in 0..2 {
+        let proposal = handler.propose(&mut db, &[&item], &mut Outgoing::new("notification-service")).await?;
+        proposals.push(proposal.context("nothing was proposed")?);
+    }
+    let [first, second] = <[Proposal; 2]>::try_from(proposals).ok().context("two proposals")?;
+    assert_eq!(first.now, second.now, "nobody looks again");
+    first.write.execute(&mut db).await?;
+    assert_eq!(second.write.execute(&mut db).await.map_err(|failure| failure.kind), Err(FailureKind::Conflict));
+    let (sent,): (i64,) =
+        sqlx::query_as("select count(*) from deliveries where state = 'sent'").fetch_one(&mut *db).await?;
+    assert_eq!(sent, 1);
     Ok(())
 }
 
