@@ -1,14 +1,17 @@
 //! Placed to final: how long an order takes when there is little to do, and at half of what the suite can do.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::rest::{all_taken, final_times, processes, seconds_between, until_at_rest, warm_up};
+use super::rest::{all_taken, final_times, orders_at, processes, seconds_between, until_at_rest, warm_up};
 use super::{Size, Stages};
 use crate::gate;
-use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
+use crate::load::{Bodies, Mix, Pace, Placed, Run, Skus, run};
 use crate::measure::histogram::Percentiles;
 use crate::measure::postgres::{DatabaseCounts, Statement};
 use crate::measure::{CpuSeconds, Latencies, Requests};
@@ -58,17 +61,10 @@ pub async fn measure(
     warm_up(&suite, size.warm_up_orders).await?;
     servers.count_statements(count).await?;
     servers.settle().await?;
-    let (trees, requests) = (processes(servers, &suite), Requests::read(&suite).await?);
-    let (cpu, counts) =
-        (CpuSeconds::read(&trees)?, DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let orders = (rate * f64::from(u32::try_from(size.steady_secs)?)) as usize;
-    let bodies = Bodies::new(seed, Skus::Zipf, Mix::SHOP);
-    let address = suite.address(Service::Order);
-    let placed = run(Run { address, pace: Pace::PerSecond(rate), orders, connections: 64, bodies }).await?;
-    all_taken(&placed, orders)?;
-    until_at_rest(&suite).await?;
-    let cpu_per_thousand = CpuSeconds::read(&trees)?.since(&cpu).per_thousand(orders);
+    let requests = Requests::read(&suite).await?;
+    let counts = DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?;
+    let orders = orders_at(rate, size.steady_secs)?;
+    let (placed, cpu_per_thousand) = send(servers, &suite, rate, orders, seed).await?;
     let requests_per_order = Requests::read(&suite).await?.per_order(&requests, orders);
     servers.settle().await?;
     let per_order = DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?.per_order(&counts, orders);
@@ -78,12 +74,7 @@ pub async fn measure(
     };
     servers.count_statements(CountStatements::No).await?;
     let intended: HashMap<_, _> = placed.taken.iter().copied().collect();
-    let mut done = Latencies::new();
-    for (order, at) in final_times(&suite).await? {
-        if let Some(from) = intended.get(&order) {
-            done.record(std::time::Duration::from_secs_f64(seconds_between(*from, at)));
-        }
-    }
+    let done = until_final(&intended, &final_times(&suite).await?.into_iter().collect())?;
     let stages = Stages::read(&suite, &intended).await?;
     let violations = gate::check_all(servers, &suite).await?;
     suite.finish().await?;
@@ -91,8 +82,30 @@ pub async fn measure(
     Ok(Latency { rate, taken, done, stages, cpu_per_thousand, requests_per_order, per_order, statements, violations })
 }
 
+/// Sends so many orders at a rate and waits until everything is at rest; what that took of each process, for 1,000 orders.
+async fn send(servers: &Servers, suite: &Suite, rate: f64, orders: usize, seed: u64) -> Result<(Placed, CpuSeconds)> {
+    let trees = processes(servers, suite);
+    let cpu = CpuSeconds::read(&trees)?;
+    let bodies = Bodies::new(seed, Skus::Zipf, Mix::SHOP);
+    let address = suite.address(Service::Order);
+    let placed = run(Run { address, pace: Pace::PerSecond(rate), orders, connections: 64, bodies }).await?;
+    all_taken(&placed, orders)?;
+    until_at_rest(suite).await?;
+    Ok((placed, CpuSeconds::read(&trees)?.since(&cpu).per_thousand(orders)))
+}
+
+/// From the moments at which orders were meant to be sent to those at which they were final.
+fn until_final(intended: &HashMap<Uuid, Timestamp>, ends: &HashMap<Uuid, Timestamp>) -> Result<Latencies> {
+    let mut done = Latencies::new();
+    for (order, from) in intended {
+        let at = ends.get(order).context("an order is not final")?;
+        done.record(Duration::from_secs_f64(seconds_between(*from, *at)));
+    }
+    Ok(done)
+}
+
 /// How long one turn's load lasts, in seconds.
-const TURN_SECS: f64 = 4.0;
+const TURN_SECS: usize = 4;
 
 /// One of two suites in one of its turns.
 #[derive(Debug, Clone)]
@@ -123,21 +136,12 @@ pub async fn in_turns(
         warm_up(suite, size.warm_up_orders).await?;
     }
     servers.settle().await?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let orders = (rate * TURN_SECS) as usize;
+    let orders = orders_at(rate, TURN_SECS)?;
     let mut sent = [Vec::new(), Vec::new()];
-    for turn in 0..turns {
+    for (turn, seed) in (0..turns).zip(1..) {
         // Neither is always the first.
         for index in [turn % 2, (turn + 1) % 2] {
-            let suite = &suites[index];
-            let trees = processes(servers, suite);
-            let cpu = CpuSeconds::read(&trees)?;
-            let bodies = Bodies::new(u64::try_from(turn)? + 1, Skus::Zipf, Mix::SHOP);
-            let address = suite.address(Service::Order);
-            let placed = run(Run { address, pace: Pace::PerSecond(rate), orders, connections: 64, bodies }).await?;
-            all_taken(&placed, orders)?;
-            until_at_rest(suite).await?;
-            let cpu = CpuSeconds::read(&trees)?.since(&cpu).per_thousand(orders);
+            let (placed, cpu) = send(servers, &suites[index], rate, orders, seed).await?;
             sent[index].push((placed.taken.into_iter().collect::<HashMap<_, _>>(), cpu));
         }
     }
@@ -145,11 +149,7 @@ pub async fn in_turns(
     for ((suite, sent), found) in suites.into_iter().zip(sent).zip(&mut found) {
         let ends: HashMap<_, _> = final_times(&suite).await?.into_iter().collect();
         for (intended, cpu_per_thousand) in sent {
-            let mut done = Latencies::new();
-            for (order, from) in &intended {
-                let at = ends.get(order).context("an order is not final")?;
-                done.record(std::time::Duration::from_secs_f64(seconds_between(*from, *at)));
-            }
+            let done = until_final(&intended, &ends)?;
             let stages = Stages::read(&suite, &intended).await?;
             found.push(Turn { done: done.percentiles(), stages, cpu_per_thousand });
         }

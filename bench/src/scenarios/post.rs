@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
-use super::rest::{all_taken, processes, until_published};
+use super::rest::{all_taken, orders_at, processes, until_published};
 use crate::limits::{POST_CLIENTS, PostRows};
 use crate::load::{Bodies, Mix, Pace, Placed, Run, Skus, run};
 use crate::measure::CpuSeconds;
@@ -73,8 +73,7 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, overrides: &O
     for percent in [25, 50, 75] {
         let rate = found.ceiling_per_second() * f64::from(percent) / 100.0;
         servers.settle().await?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let orders = (rate * f64::from(u32::try_from(size.steady_secs)?)) as usize;
+        let orders = orders_at(rate, size.steady_secs)?;
         let placed = send(&suite, orders, Pace::PerSecond(rate), seed + u64::from(percent)).await?;
         found.at_share.push(AtShare {
             percent,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Size;
 use super::end_to_end::{by_second, resident_mb};
-use super::rest::{all_taken, final_times, seconds_between, until_at_rest, warm_up};
+use super::rest::{all_taken, final_times, orders_at, seconds_between, until_at_rest, warm_up};
 use crate::gate;
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
 use crate::rig::{KeepMails, Overrides, Servers, Service, Suite};
@@ -40,8 +40,7 @@ pub struct Soak {
 /// When anything fails, or the load is not taken. At once where the disk would be full before the end: twenty minutes later it
 /// would look like a fault of the suite's.
 pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64) -> Result<Soak> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let orders = (rate * f64::from(u32::try_from(size.soak_secs)?)) as usize;
+    let orders = orders_at(rate, size.soak_secs)?;
     let (needed, free) = (room_for(u64::try_from(orders)?), free_bytes(servers.folder())?);
     ensure!(
         free >= needed,
