@@ -24,6 +24,9 @@ pub const ABLATIONS: [(&str, &[(&str, &str)]); 8] = [
     ("single-row SQL", &[("STATEMENT_EVENTS", "1")]),
 ];
 
+/// Orders a second that are few.
+const LOW_LOAD: f64 = 100.0;
+
 async fn start() -> Result<Servers> {
     ensure!(!cfg!(debug_assertions) || std::env::var_os("BENCH_DEBUG").is_some(), "build with --release: make bench");
     servers().await
@@ -82,7 +85,8 @@ async fn one_round(servers: &mut Servers, out: &Path, round: usize) -> Result<()
     let one_by_one = plain().with("BATCH_MAX", 1);
     keep(out, "drain-size-1", round, async || drain::measure(servers, backlog, seed, &one_by_one).await).await?;
     let half = whole.orders_per_second / 2.0;
-    for (name, rate) in [("latency-low", 100.0), ("latency-half", half)] {
+    keep(out, "limits-low", round, async || limits::low_load::measure(servers, size, LOW_LOAD).await).await?;
+    for (name, rate) in [("latency-low", LOW_LOAD), ("latency-half", half)] {
         keep(out, name, round, async || {
             latency::measure(servers, size, seed, rate, plain(), CountStatements::No).await
         })

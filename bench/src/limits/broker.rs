@@ -1,5 +1,6 @@
 //! What the broker does with the suite's bytes: one hop, and the ceilings of producing and consuming.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -49,7 +50,7 @@ pub async fn measure(servers: &mut Servers, size: Size) -> Result<Broker> {
     let rounds = (size.steady_secs * 100).min(1_000);
     tokio::task::spawn_blocking(move || -> Result<Broker> {
         let trees = [ProcessTree { name: "kafka".to_owned(), pid }];
-        let hop = hop(&bootstrap, &hops, rounds)?.percentiles();
+        let hop = hop(&bootstrap, &hops, rounds, Duration::ZERO)?.percentiles();
         produce(&bootstrap, &bulk, records / 5)?;
         let before = CpuSeconds::read(&trees)?;
         let produced = produce(&bootstrap, &bulk, records)?;
@@ -68,6 +69,16 @@ pub async fn measure(servers: &mut Servers, size: Size) -> Result<Broker> {
         })
     })
     .await?
+}
+
+/// One hop in each `period`.
+///
+/// # Errors
+/// When the broker does not answer.
+pub(super) async fn hop_in_each(servers: &mut Servers, period: Duration, rounds: usize) -> Result<Percentiles> {
+    let (bootstrap, name) = (servers.kafka.bootstrap(), servers.fresh_name());
+    create(&bootstrap, &[&name]).await?;
+    tokio::task::spawn_blocking(move || Ok(hop(&bootstrap, &name, rounds, period)?.percentiles())).await?
 }
 
 async fn create(bootstrap: &str, names: &[&str]) -> Result<()> {
@@ -95,12 +106,16 @@ fn consumer(bootstrap: &str, topic: &str, from: &str) -> Result<BaseConsumer> {
     Ok(consumer)
 }
 
-fn hop(bootstrap: &str, topic: &str, rounds: usize) -> Result<Latencies> {
+/// One after the other, each `period` after the one before it; counts from the sending.
+fn hop(bootstrap: &str, topic: &str, rounds: usize, period: Duration) -> Result<Latencies> {
     let (producer, consumer) = (producer(bootstrap, "0")?, consumer(bootstrap, topic, "earliest")?);
     let payload = vec![b'a'; RecordBytes::ORDER_PLACED.payload + RecordBytes::ORDER_PLACED.headers];
     let mut latencies = Latencies::new();
     // The first ones wait for the group's assignment.
+    let mut turn = Instant::now();
     for round in 0..rounds + 20 {
+        thread::sleep(turn.saturating_duration_since(Instant::now()));
+        turn += period;
         let start = Instant::now();
         producer.send(BaseRecord::to(topic).key("key").payload(&payload)).map_err(|(error, _)| error)?;
         loop {

@@ -4,6 +4,7 @@ pub mod axum;
 pub mod broker;
 pub mod commit;
 pub mod flush;
+pub mod low_load;
 pub mod roofline;
 pub mod rows;
 mod tools;
@@ -15,6 +16,7 @@ pub use axum::BareAxum;
 pub use broker::Broker;
 pub use commit::Commits;
 pub use flush::Flush;
+pub use low_load::LowLoad;
 pub use roofline::Roofline;
 pub use rows::{Batched, InventoryRows, POST_CLIENTS, PostRows};
 
@@ -35,7 +37,8 @@ impl RecordBytes {
     pub const ORDER_PLACED: Self = Self { headers: 420, payload: 330 };
 }
 
-/// Every limit but those that are measured beside what they limit ([`crate::scenarios::Post`], [`crate::scenarios::Drain`]).
+/// Every limit but those that are measured beside what they limit ([`crate::scenarios::Post`], [`crate::scenarios::Drain`],
+/// [`LowLoad`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Limits {
     /// What a flush costs.

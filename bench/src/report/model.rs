@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{Flush, Limits, flush};
+use crate::limits::{Flush, Limits, LowLoad, flush};
 use crate::plan::ABLATIONS;
 use crate::rig::{Durability, Mails, Servers};
 use crate::scenarios::{Drain, DrainBesideRows, EndToEnd, Latency, Post, Recovery, Soak};
@@ -97,6 +97,8 @@ pub struct Round {
     pub drain: Option<DrainBesideRows>,
     /// With one event in each transaction.
     pub drain_size_1: Option<Vec<Drain>>,
+    /// What a hop and a commit take at a low load.
+    pub limits_low: Option<LowLoad>,
     /// Placed to final at a low load.
     pub latency_low: Option<Latency>,
     /// Placed to final at half of what end to end reached.
@@ -198,6 +200,7 @@ pub fn load(out: &Path) -> Result<Results> {
             failing: read(out, "failing", round)?,
             drain: read(out, "drain", round)?,
             drain_size_1: read(out, "drain-size-1", round)?,
+            limits_low: read(out, "limits-low", round)?,
             latency_low: read(out, "latency-low", round)?,
             latency_half: read(out, "latency-half", round)?,
         };
