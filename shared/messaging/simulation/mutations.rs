@@ -16,12 +16,12 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "stores the offset of what is not committed",
         file: "machine/partition.rs",
-        from: "if self.finished > self.stored {",
+        from: "if self.finished > self.stored && !self.lost {",
         to: "let running = |entry: &&Entry| entry.stage == Stage::Running;
         if let Some(entry) = self.entries.iter().take_while(running).last().filter(|_| $ON) {
             self.finished = Some(entry.offset + 1);
         }
-        if self.finished > self.stored {",
+        if self.finished > self.stored && !self.lost {",
     },
     Mutation {
         name: "takes an answer of an earlier assignment for the present one's",
@@ -97,11 +97,17 @@ pub const MUTATIONS: &[Mutation] = &[
         to: "partition.is_revoked() && (partition.in_flight() == 0 || $ON)",
     },
     Mutation {
-        name: "goes on with a partition that is lost",
+        name: "forgets what is in flight of a partition that is lost",
         file: "machine/mod.rs",
-        from: "Input::Revoked { partitions, lost: true } => self.drop_partitions(&partitions, out),",
-        to: "Input::Revoked { partitions, lost: true } if $ON => self.revoke(&partitions, out),
-            Input::Revoked { partitions, lost: true } => self.drop_partitions(&partitions, out),",
+        from: "Input::Revoked { partitions, lost } => self.revoke(&partitions, lost, out),",
+        to: "Input::Revoked { partitions, lost: true } if $ON => self.drop_partitions(&partitions, out),
+            Input::Revoked { partitions, lost } => self.revoke(&partitions, lost, out),",
+    },
+    Mutation {
+        name: "stores an offset of a partition that is lost",
+        file: "machine/partition.rs",
+        from: "self.lost = true;",
+        to: "self.lost = !$ON;",
     },
     Mutation {
         name: "waits for a probe that needed no call",

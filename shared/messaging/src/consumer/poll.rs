@@ -3,8 +3,8 @@
 //! Rebalance callbacks run inside `poll`, synchronously. What was polled before one is handed over before it, so the
 //! core hears everything in the order in which it happened. A revocation waits, within a bound, until the core has
 //! finished or dropped what is in flight and stored its offsets; librdkafka then commits them and gives the
-//! partitions away. After the revocation of partitions that are lost already nothing may be committed: they are only
-//! dropped.
+//! partitions away. Of partitions that are lost already nothing may be committed: what is in flight is finished all the same, so that
+//! nothing that was called is forgotten.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc as sync_mpsc;

@@ -12,7 +12,7 @@
 //!   settled, also when its partition went and came back meanwhile (I8).
 //! - A record with a due time never starts before it (I13).
 //! - Nothing is taken from a partition that is being revoked; it is released, and not left paused, when nothing of it is
-//!   in flight.
+//!   in flight. Of one that is lost what is in flight is finished too, for the sake of what was called, and nothing is stored.
 //! - A drain starts nothing but what waits before a record that was started, so that nothing which is done is delivered
 //!   again; what may not start (its time, the breaker, an outage) holds it up no longer.
 //! - A lane waits for more no longer than it may linger, and not at all for what must not wait.
@@ -69,8 +69,7 @@ impl Machine {
         let (lane, breaker) = (input.lane(&self.limits), self.breaker.state());
         match input {
             Input::Assigned(tps) => self.assign(tps, out),
-            Input::Revoked { partitions, lost: false } => self.revoke(&partitions, out),
-            Input::Revoked { partitions, lost: true } => self.drop_partitions(&partitions, out),
+            Input::Revoked { partitions, lost } => self.revoke(&partitions, lost, out),
             Input::RevokeExpired(tps) => self.drop_partitions(&tps, out),
             Input::Arrived(partitions) => {
                 for (tp, arrivals) in partitions {
@@ -177,9 +176,10 @@ impl Machine {
         }
     }
 
-    fn revoke(&mut self, tps: &[Tp], out: &mut Vec<Output>) {
+    fn revoke(&mut self, tps: &[Tp], lost: bool, out: &mut Vec<Output>) {
         for tp in tps {
             match self.partitions.get_mut(tp) {
+                Some(partition) if lost => partition.lose(),
                 Some(partition) => partition.revoke(),
                 None => out.push(Output::Released(*tp)),
             }
@@ -299,7 +299,7 @@ impl Machine {
         }
     }
 
-    /// Gives away revoked partitions of which nothing is in flight any more; their last offset is stored by now.
+    /// Gives away revoked partitions of which nothing is in flight any more; their last offset is stored by now, if it may be.
     fn release(&mut self, out: &mut Vec<Output>) {
         let released = |partition: &Partition| partition.is_revoked() && partition.in_flight() == 0;
         let tps: Vec<Tp> = self.partitions.iter().filter(|(_, p)| released(p)).map(|(&tp, _)| tp).collect();

@@ -81,6 +81,7 @@ pub(super) struct Partition {
     finished: Option<i64>,
     paused: bool,
     revoked: bool,
+    lost: bool,
 }
 
 impl Partition {
@@ -99,6 +100,7 @@ impl Partition {
             finished: None,
             paused: false,
             revoked: false,
+            lost: false,
         }
     }
 
@@ -192,7 +194,7 @@ impl Partition {
         }
     }
 
-    /// Removes the finished prefix; the offset to store where it grew.
+    /// Removes the finished prefix; the offset to store where it grew and may be stored.
     pub(super) fn advance(&mut self) -> Option<i64> {
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.stage == Stage::Done) {
             self.stages[Stage::Done as usize] -= 1;
@@ -202,7 +204,7 @@ impl Partition {
             self.timed -= usize::from(entry.is_timed());
             self.finished = Some(entry.offset + 1);
         }
-        if self.finished > self.stored {
+        if self.finished > self.stored && !self.lost {
             self.stored = self.finished;
             return self.finished;
         }
@@ -212,6 +214,12 @@ impl Partition {
     /// From here on only what is in flight counts: what has not started goes to the next owner.
     pub(super) fn revoke(&mut self) {
         self.revoked = true;
+    }
+
+    /// The same, of a partition that somebody else may have by now: nothing of it is stored any more.
+    pub(super) fn lose(&mut self) {
+        self.revoked = true;
+        self.lost = true;
     }
 
     pub(super) fn is_revoked(&self) -> bool {

@@ -83,11 +83,13 @@ pub enum Trouble {
 pub enum Input {
     /// Partitions were assigned.
     Assigned(Vec<Tp>),
-    /// Partitions are being taken away. `lost`: they are somebody else's already.
+    /// Partitions are being taken away. What is in flight is finished, for some time: what was called for an event would be forgotten
+    /// otherwise, and a mail that was sent be unknown.
     Revoked {
         /// Which.
         partitions: Vec<Tp>,
-        /// Nothing of them may be committed any more.
+        /// They may be somebody else's already: none of their offsets may be stored any more. Who has them decides the same events
+        /// again, and the inbox lets one of the two.
         lost: bool,
     },
     /// The bound for a revocation has passed: what is still in flight of these partitions is dropped.

@@ -128,6 +128,9 @@ impl Instance {
         if !self.slots.contains_key(&tp) {
             return Some(format!("an offset of {tp:?} is stored without an assignment"));
         }
+        if self.lost.contains(&tp) {
+            return Some(format!("I10: an offset of {tp:?} is stored, which is lost"));
+        }
         if self.last_stored.get(&tp).is_some_and(|last| *last >= offset) {
             return Some(format!("I10: the stored offset of {tp:?} does not grow"));
         }

@@ -100,6 +100,8 @@ pub struct Instance {
     pub drained: bool,
     /// For the checks: partitions that it has heard to be revoked.
     pub revoked: BTreeSet<Tp>,
+    /// For the checks: those of them that it has heard to be lost.
+    pub lost: BTreeSet<Tp>,
     /// For the checks: the last offset stored in this assignment.
     pub last_stored: BTreeMap<Tp, i64>,
     /// For the checks: lanes with a transaction.
@@ -126,6 +128,7 @@ impl Instance {
             draining: false,
             drained: false,
             revoked: BTreeSet::new(),
+            lost: BTreeSet::new(),
             last_stored: BTreeMap::new(),
             running: BTreeSet::new(),
             started: BTreeMap::new(),
@@ -165,6 +168,7 @@ impl Instance {
                 for tp in &partitions {
                     self.slots.insert(*tp, BTreeMap::new());
                     self.revoked.remove(tp);
+                    self.lost.remove(tp);
                     self.last_stored.remove(tp);
                     self.started.remove(tp);
                 }
@@ -174,7 +178,7 @@ impl Instance {
                 around.saw.saw(if lost { Seen::Lost } else { Seen::Revoked });
                 self.revoked.extend(&partitions);
                 if lost {
-                    partitions.iter().for_each(|tp| self.abandon(*tp));
+                    self.lost.extend(&partitions);
                 }
                 self.step(Input::Revoked { partitions, lost }, around);
             }
@@ -342,6 +346,7 @@ impl Instance {
             Output::Released(tp) => {
                 self.slots.remove(&tp);
                 self.revoked.remove(&tp);
+                self.lost.remove(&tp);
                 self.last_stored.remove(&tp);
                 self.revoking.remove(&tp);
             }

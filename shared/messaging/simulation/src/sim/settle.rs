@@ -125,11 +125,10 @@ impl World {
         }
         self.saw.saw_many(Seen::Zombie, usize::from(instance.machine.in_flight() > 0));
         let partitions: Vec<Tp> = instance.positions.keys().copied().collect();
-        instance.positions.clear();
         instance.stored.clear();
-        instance.revoking.clear();
-        instance.going.clear();
         instance.member = true;
+        instance.going.clone_from(&partitions);
+        instance.revoking = partitions.iter().copied().collect();
         if !partitions.is_empty() {
             instance.told.push_back(Told::Revoked { partitions, lost: true });
         }

@@ -173,7 +173,8 @@ fn a_probe_whose_partition_goes_does_not_wedge_the_others() {
     end(&mut driver, 0, CallResult::Refused);
     driver.arrive(ELSEWHERE, [called(0, 2)]);
     assert_eq!(driver.after_ms(500), vec![driver.prepare(ORDERS, &[0])]);
-    let out = driver.step(Input::Revoked { partitions: vec![ORDERS], lost: true });
+    driver.step(Input::Revoked { partitions: vec![ORDERS], lost: true });
+    let out = driver.step(Input::RevokeExpired(vec![ORDERS]));
     assert_eq!(out, vec![Output::Released(ORDERS), driver.prepare(ELSEWHERE, &[0])]);
 }
 

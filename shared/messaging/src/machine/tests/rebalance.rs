@@ -6,8 +6,10 @@ fn revoke(driver: &mut Driver, tps: &[Tp]) -> Vec<Output> {
     driver.step(Input::Revoked { partitions: tps.to_vec(), lost: false })
 }
 
-fn lose(driver: &mut Driver, tps: &[Tp]) -> Vec<Output> {
-    driver.step(Input::Revoked { partitions: tps.to_vec(), lost: true })
+/// The bound passes at once.
+fn drop_now(driver: &mut Driver, tps: &[Tp]) -> Vec<Output> {
+    revoke(driver, tps);
+    driver.step(Input::RevokeExpired(tps.to_vec()))
 }
 
 #[test]
@@ -64,13 +66,24 @@ fn a_call_that_does_not_count_releases_its_revoked_partition() {
 }
 
 #[test]
-fn a_lost_partition_goes_at_once_and_nothing_of_it_is_stored() {
-    let mut driver = Driver::with(&[ORDERS]);
-    driver.arrive(ORDERS, [plain(0)]);
-    let ids = driver.ids(ORDERS, &[0]);
-    assert_eq!(lose(&mut driver, &[ORDERS]), vec![Output::Released(ORDERS)]);
-    assert_eq!(driver.done(&ids), vec![]);
+fn a_lost_partition_finishes_what_was_called_and_nothing_of_it_is_stored() {
+    let mut driver = Driver::with(&[ORDERS, PAYMENTS]);
+    driver.arrive(ORDERS, [called(0, 1)]);
+    driver.arrive(PAYMENTS, [plain(0), plain(1)]);
+    let id = driver.id(ORDERS, 0);
+    let lost = Input::Revoked { partitions: vec![ORDERS, PAYMENTS], lost: true };
+    assert_eq!(driver.step(lost), vec![], "a call and a transaction are under way");
+    assert_eq!(driver.answered(id, CallResult::Answered), vec![], "the lane is busy");
+    let out = driver.done(&driver.ids(PAYMENTS, &[0, 1]));
+    assert_eq!(out, vec![Output::Released(PAYMENTS), driver.run(ORDERS, &[0])], "its answer is not forgotten");
+    assert_eq!(driver.done(&driver.ids(ORDERS, &[0])), vec![Output::Released(ORDERS)]);
     assert_eq!(driver.machine.assignment().count(), 0);
+}
+
+#[test]
+fn an_idle_partition_that_is_lost_goes_at_once() {
+    let mut driver = Driver::with(&[ORDERS]);
+    assert_eq!(driver.step(Input::Revoked { partitions: vec![ORDERS], lost: true }), vec![Output::Released(ORDERS)]);
 }
 
 #[test]
@@ -88,7 +101,7 @@ fn a_late_answer_of_an_earlier_assignment_is_not_taken_for_the_present_one() {
     let mut driver = Driver::with(&[ORDERS]);
     driver.arrive(ORDERS, [called(0, 1)]);
     let old = driver.id(ORDERS, 0);
-    lose(&mut driver, &[ORDERS]);
+    drop_now(&mut driver, &[ORDERS]);
     driver.step(Input::Assigned(vec![ORDERS]));
     assert_eq!(driver.arrive(ORDERS, [called(0, 1)]), vec![], "its key is in flight until the old call ends");
     assert!(!driver.machine.is_current(old) && driver.machine.is_current(driver.id(ORDERS, 0)));
@@ -101,7 +114,7 @@ fn a_late_batch_of_an_earlier_assignment_finishes_nothing_and_keeps_the_lane_unt
     let mut driver = Driver::with(&[ORDERS]);
     driver.arrive(ORDERS, [plain(0)]);
     let old = driver.ids(ORDERS, &[0]);
-    lose(&mut driver, &[ORDERS]);
+    drop_now(&mut driver, &[ORDERS]);
     driver.step(Input::Assigned(vec![ORDERS]));
     assert_eq!(driver.arrive(ORDERS, [plain(0)]), vec![], "one transaction a lane");
     assert_eq!(driver.done(&old), vec![driver.run(ORDERS, &[0])], "run again: the inbox knows it");
