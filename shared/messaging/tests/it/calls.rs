@@ -10,7 +10,7 @@ use contracts::orders::OrderEvent;
 use contracts::{EventId, OrderId};
 use messaging::{Batch, Calls, Delivered, Failure, Handler};
 use sqlx::PgConnection;
-use testkit::eventually;
+use testkit::{Cluster, Kafka, KafkaOptions, Scratch, eventually, free_port};
 use tokio::sync::Notify;
 
 use crate::rig::{BOUND, Rig, cancelled, placed, placed_for, write};
@@ -203,5 +203,38 @@ async fn a_known_duplicate_is_not_called_again() -> Result<()> {
     let after = rig.publish(&cancelled(order.order_id)).await?;
     rig.wait_applied(2).await?;
     assert_eq!(*outside.calls.lock().expect("calls"), vec![id, after]);
+    instance.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_called_counts_where_the_partition_is_lost_before_the_answer() -> Result<()> {
+    let folder = Scratch::new("lost")?;
+    let options = KafkaOptions::single(folder.path().join("kafka"), free_port()?, free_port()?).for_tests();
+    let mut kafka = Kafka::start(options).await?;
+    let rig = Rig::on(&Cluster::at(kafka.bootstrap(), Cluster::shared().await?.admin_url()), &[100]).await?;
+    let outside = Arc::new(Outside::default());
+    let order = OrderId::new();
+    let called = rig.publish(&placed_for(order, "slow")).await?;
+    let instance = rig.start_with(Caller(Arc::clone(&outside)));
+    eventually("it is called", BOUND, async || {
+        ensure!(outside.calls.lock().expect("calls").contains(&called), "not yet");
+        Ok(())
+    })
+    .await?;
+    kafka.kill().await?;
+    // In the callback that takes the partitions away the polling thread waits for the call.
+    eventually("the group's session is over", BOUND, async || {
+        let waits = instance.status.silent_for().is_some_and(|silent| silent > Duration::from_secs(2));
+        ensure!(waits || instance.status.assigned() == 0, "not yet");
+        Ok(())
+    })
+    .await?;
+    outside.slow.notify_one();
+    rig.wait_applied(1).await?;
+    kafka.start_again().await?;
+    // Its offset was not stored: it comes again, and is known.
+    let after = rig.publish(&cancelled(order)).await?;
+    rig.wait_applied(2).await?;
+    assert_eq!(*outside.calls.lock().expect("calls"), vec![called, after]);
     instance.stop().await
 }
