@@ -6,7 +6,7 @@ use anyhow::Result;
 use local_stack::{Scratch, ServiceOptions, ServiceProcess, free_port};
 use serde::{Deserialize, Serialize};
 
-use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
+use crate::load::{Bodies, Mix, Pace, Run, Skus, count_at, run};
 use crate::measure::histogram::Percentiles;
 use crate::measure::{CpuSeconds, ProcessTree};
 use crate::rig::binary;
@@ -47,8 +47,7 @@ pub async fn measure(size: Size, half_load: f64) -> Result<BareAxum> {
     let before = CpuSeconds::read(&trees)?;
     let ceiling = send(size.ceiling_orders, Pace::AsFastAsTaken).await?;
     let cpu = CpuSeconds::read(&trees)?.since(&before).total();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let orders = (half_load * f64::from(u32::try_from(size.steady_secs)?)) as usize;
+    let orders = count_at(half_load, size.steady_secs)?;
     let steady = send(orders.max(1), Pace::PerSecond(half_load)).await?;
     server.kill9().await?;
     Ok(BareAxum {

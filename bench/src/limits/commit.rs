@@ -10,7 +10,7 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
 
 use super::rows;
-use crate::load::Turns;
+use crate::load::{Turns, count_at};
 use crate::measure::Latencies;
 use crate::measure::histogram::Percentiles;
 use crate::rig::Servers;
@@ -86,9 +86,7 @@ async fn one_by_one(
 
 async fn paced(pool: &PgPool, statement: &'static str, rate: f64, seconds: usize) -> Result<Latencies> {
     let mut workers = JoinSet::new();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let count = (rate * f64::from(u32::try_from(seconds)?)) as usize;
-    let turns = Arc::new(Turns::paced(Instant::now(), rate, count));
+    let turns = Arc::new(Turns::paced(Instant::now(), rate, count_at(rate, seconds)?));
     for _ in 0..WORKERS {
         let (pool, turns) = (pool.clone(), Arc::clone(&turns));
         workers.spawn(async move {

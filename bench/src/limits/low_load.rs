@@ -9,6 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::{broker, commit};
+use crate::load::count_at;
 use crate::measure::histogram::Percentiles;
 use crate::rig::Servers;
 use crate::scenarios::Size;
@@ -29,9 +30,8 @@ pub struct LowLoad {
 /// # Errors
 /// When the broker or the server does not answer.
 pub async fn measure(servers: &mut Servers, size: Size, rate: f64) -> Result<LowLoad> {
-    let (period, secs) = (Duration::from_secs_f64(1.0 / rate), f64::from(u32::try_from(size.steady_secs)?) / 2.0);
-    let commit = commit::one_in_each(servers, period, Duration::from_secs_f64(secs)).await?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let hop = broker::hop_in_each(servers, period, (rate * secs) as usize).await?;
+    let (period, seconds) = (Duration::from_secs_f64(1.0 / rate), size.steady_secs / 2);
+    let commit = commit::one_in_each(servers, period, Duration::from_secs(u64::try_from(seconds)?)).await?;
+    let hop = broker::hop_in_each(servers, period, count_at(rate, seconds)?).await?;
     Ok(LowLoad { rate, hop, commit })
 }

@@ -8,4 +8,4 @@ mod turns;
 pub use bodies::{Bodies, Mix, Skus};
 pub use client::Connection;
 pub use open_loop::{Pace, Placed, Run, run};
-pub use turns::Turns;
+pub use turns::{Turns, count_at};

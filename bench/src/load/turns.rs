@@ -7,8 +7,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// How many turns so many seconds have.
+///
+/// # Errors
+/// When the seconds are more than any run has.
+pub fn count_at(per_second: f64, seconds: usize) -> Result<usize> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let count = (per_second * f64::from(u32::try_from(seconds)?)) as usize;
+    Ok(count)
+}
 
 /// The turns of a run; any number of clients share them.
 #[derive(Debug)]

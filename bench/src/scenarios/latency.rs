@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::rest::{all_taken, final_times, orders_at, processes, seconds_between, until_at_rest, warm_up};
+use super::rest::{all_taken, final_times, processes, seconds_between, until_at_rest, warm_up};
 use super::{Size, Stages};
 use crate::gate;
-use crate::load::{Bodies, Mix, Pace, Placed, Run, Skus, run};
+use crate::load::{Bodies, Mix, Pace, Placed, Run, Skus, count_at, run};
 use crate::measure::histogram::Percentiles;
 use crate::measure::postgres::{DatabaseCounts, Statement};
 use crate::measure::{CpuSeconds, Latencies, Requests};
@@ -63,7 +63,7 @@ pub async fn measure(
     servers.settle().await?;
     let requests = Requests::read(&suite).await?;
     let counts = DatabaseCounts::read(&servers.admin, &suite.database_prefix()).await?;
-    let orders = orders_at(rate, size.steady_secs)?;
+    let orders = count_at(rate, size.steady_secs)?;
     let (placed, cpu_per_thousand) = send(servers, &suite, rate, orders, seed).await?;
     let requests_per_order = Requests::read(&suite).await?.per_order(&requests, orders);
     servers.settle().await?;
@@ -136,7 +136,7 @@ pub async fn in_turns(
         warm_up(suite, size.warm_up_orders).await?;
     }
     servers.settle().await?;
-    let orders = orders_at(rate, TURN_SECS)?;
+    let orders = count_at(rate, TURN_SECS)?;
     let mut sent = [Vec::new(), Vec::new()];
     for (turn, seed) in (0..turns).zip(1..) {
         // Neither is always the first.

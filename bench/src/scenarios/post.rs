@@ -4,9 +4,9 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
-use super::rest::{all_taken, orders_at, processes, until_published};
+use super::rest::{all_taken, processes, until_published};
 use crate::limits::{POST_CLIENTS, PostRows};
-use crate::load::{Bodies, Mix, Pace, Placed, Run, Skus, run};
+use crate::load::{Bodies, Mix, Pace, Placed, Run, Skus, count_at, run};
 use crate::measure::CpuSeconds;
 use crate::measure::histogram::Percentiles;
 use crate::measure::kafka::Counter;
@@ -73,7 +73,7 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, overrides: &O
     for percent in [25, 50, 75] {
         let rate = found.ceiling_per_second() * f64::from(percent) / 100.0;
         servers.settle().await?;
-        let orders = orders_at(rate, size.steady_secs)?;
+        let orders = count_at(rate, size.steady_secs)?;
         let placed = send(&suite, orders, Pace::PerSecond(rate), seed + u64::from(percent)).await?;
         found.at_share.push(AtShare {
             percent,

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
-use super::rest::{all_taken, final_times, orders_at, seconds_between, until_at_rest, warm_up};
+use super::rest::{all_taken, final_times, seconds_between, until_at_rest, warm_up};
 use crate::gate;
-use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
+use crate::load::{Bodies, Mix, Pace, Run, Skus, count_at, run};
 use crate::rig::{Overrides, Servers, Service, Suite};
 
 /// Orders a second while something is killed.
@@ -49,7 +49,7 @@ async fn one(servers: &mut Servers, size: Size, seed: u64, victim: Victim) -> Re
     let mut suite = Suite::prepare(servers, Overrides::default()).await?;
     suite.start_all().await?;
     warm_up(&suite, size.warm_up_orders).await?;
-    let orders = orders_at(RATE, size.steady_secs.max(10))?;
+    let orders = count_at(RATE, size.steady_secs.max(10))?;
     let address = suite.address(Service::Order).to_owned();
     let bodies = Bodies::new(seed, Skus::Zipf, Mix::SHOP);
     let load = run(Run { address: &address, pace: Pace::PerSecond(RATE), orders, connections: 64, bodies });

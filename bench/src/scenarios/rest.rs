@@ -25,13 +25,6 @@ pub(super) async fn warm_up(suite: &Suite, orders: usize) -> Result<()> {
     until_at_rest(suite).await
 }
 
-/// How many orders are sent in so many seconds.
-pub(super) fn orders_at(per_second: f64, seconds: usize) -> Result<usize> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let orders = (per_second * f64::from(u32::try_from(seconds)?)) as usize;
-    Ok(orders)
-}
-
 /// Fails a run whose load was not taken: its figures would be of another load.
 pub(super) fn all_taken(placed: &Placed, orders: usize) -> Result<()> {
     ensure!(

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Size;
 use super::end_to_end::{by_second, resident_mb};
-use super::rest::{all_taken, final_times, orders_at, seconds_between, until_at_rest, warm_up};
+use super::rest::{all_taken, final_times, seconds_between, until_at_rest, warm_up};
 use crate::gate;
-use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
+use crate::load::{Bodies, Mix, Pace, Run, Skus, count_at, run};
 use crate::rig::{KeepMails, Overrides, Servers, Service, Suite};
 
 /// What an order leaves on the disk: two mails (a file takes whole pages), its records, its rows in four databases.
@@ -40,7 +40,7 @@ pub struct Soak {
 /// When anything fails, or the load is not taken. At once where the disk would be full before the end: twenty minutes later it
 /// would look like a fault of the suite's.
 pub async fn measure(servers: &mut Servers, size: Size, seed: u64, rate: f64) -> Result<Soak> {
-    let orders = orders_at(rate, size.soak_secs)?;
+    let orders = count_at(rate, size.soak_secs)?;
     let (needed, free) = (room_for(u64::try_from(orders)?), free_bytes(servers.folder())?);
     ensure!(
         free >= needed,

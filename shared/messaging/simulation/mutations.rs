@@ -106,8 +106,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "stores an offset of a partition that is lost",
         file: "machine/partition.rs",
-        from: "self.lost = true;",
-        to: "self.lost = !$ON;",
+        from: "self.lost |= lost;",
+        to: "self.lost |= lost && !$ON;",
     },
     Mutation {
         name: "waits for a probe that needed no call",

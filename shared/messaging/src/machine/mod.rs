@@ -179,8 +179,7 @@ impl Machine {
     fn revoke(&mut self, tps: &[Tp], lost: bool, out: &mut Vec<Output>) {
         for tp in tps {
             match self.partitions.get_mut(tp) {
-                Some(partition) if lost => partition.lose(),
-                Some(partition) => partition.revoke(),
+                Some(partition) => partition.revoke(lost),
                 None => out.push(Output::Released(*tp)),
             }
         }

@@ -211,15 +211,11 @@ impl Partition {
         None
     }
 
-    /// From here on only what is in flight counts: what has not started goes to the next owner.
-    pub(super) fn revoke(&mut self) {
+    /// From here on only what is in flight counts: what has not started goes to the next owner. One that is `lost` may have that owner
+    /// by now: nothing of it is stored any more.
+    pub(super) fn revoke(&mut self, lost: bool) {
         self.revoked = true;
-    }
-
-    /// The same, of a partition that somebody else may have by now: nothing of it is stored any more.
-    pub(super) fn lose(&mut self) {
-        self.revoked = true;
-        self.lost = true;
+        self.lost |= lost;
     }
 
     pub(super) fn is_revoked(&self) -> bool {

@@ -25,6 +25,17 @@ struct Outside {
     slow: Notify,
 }
 
+impl Outside {
+    /// Waits until this event's call is made.
+    async fn wait_called(&self, id: EventId) -> Result<()> {
+        eventually(format!("event {id} is called"), BOUND, async || {
+            ensure!(self.calls.lock().expect("calls").contains(&id), "not yet");
+            Ok(())
+        })
+        .await
+    }
+}
+
 struct Caller(Arc<Outside>);
 
 impl Handler for Caller {
@@ -135,11 +146,7 @@ async fn a_slow_call_of_a_held_event_holds_back_its_own_key_only() -> Result<()>
     let held = rig.publish(&placed_for(slow, "slow")).await?;
     let instance = rig.start_with(Caller(Arc::clone(&outside)));
     // The head has passed and the step that releases the other one waits for its call.
-    eventually("the held event is called", BOUND, async || {
-        ensure!(outside.calls.lock().expect("calls").contains(&held), "not yet");
-        Ok(())
-    })
-    .await?;
+    outside.wait_called(held).await?;
     for _ in 0..20 {
         rig.publish(&placed("tok")).await?;
     }
@@ -216,11 +223,7 @@ async fn what_was_called_counts_where_the_partition_is_lost_before_the_answer() 
     let order = OrderId::new();
     let called = rig.publish(&placed_for(order, "slow")).await?;
     let instance = rig.start_with(Caller(Arc::clone(&outside)));
-    eventually("it is called", BOUND, async || {
-        ensure!(outside.calls.lock().expect("calls").contains(&called), "not yet");
-        Ok(())
-    })
-    .await?;
+    outside.wait_called(called).await?;
     kafka.kill().await?;
     // In the callback that takes the partitions away the polling thread waits for the call.
     eventually("the group's session is over", BOUND, async || {
