@@ -226,12 +226,18 @@ fn provenance(text: &mut String, results: &Results) {
 
 type Rate = fn(&Round) -> Option<f64>;
 
-const RATES: [(&str, Rate); 14] = [
+const RATES: [(&str, Rate); 15] = [
     ("end to end, orders/s", |round| Some(round.end_to_end.as_ref()?.orders_per_second)),
     ("CPU roofline, orders/s", |round| Some(round.limits.as_ref()?.roofline.orders_per_second)),
     ("CPU seconds for 10,000 orders, all but the load", |round| {
         let cpu = &round.end_to_end.as_ref()?.cpu_per_thousand;
         Some(10.0 * (cpu.total() - cpu.0.get("load")?))
+    }),
+    // An order of another saga has another number of them.
+    ("CPU microseconds for an event, all but the load", |round| {
+        let found = round.end_to_end.as_ref()?;
+        let cpu = &found.cpu_per_thousand;
+        Some(1_000.0 * (cpu.total() - cpu.0.get("load")?) / found.events_per_order())
     }),
     ("POST, orders/s, consumers stopped", |round| Some(round.post.as_ref()?.ceiling_per_second())),
     ("pgbench of a POST's rows, transactions/s", |round| Some(round.post.as_ref()?.best_single())),
@@ -278,8 +284,7 @@ fn drains_of(results: &Results, service: &str) -> Vec<f64> {
 fn counts(text: &mut String, results: &Results) {
     let Some(run) = &results.counts else { return };
     let counts = &run.per_order;
-    #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit")]
-    let events = run.events as f64 / run.orders as f64;
+    let events = run.events_per_order();
     let _ = writeln!(
         text,
         "## For each order\n\n{events:.1} events, {:.2} transactions, {:.2} statements, {:.3} flushes, {:.0} bytes of WAL, \

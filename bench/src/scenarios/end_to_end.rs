@@ -67,6 +67,14 @@ impl Load {
     }
 }
 
+impl EndToEnd {
+    /// Records that one order leaves on the topics.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit")]
+    pub fn events_per_order(&self) -> f64 {
+        self.events as f64 / self.orders as f64
+    }
+}
+
 /// Measures it.
 ///
 /// # Errors
