@@ -17,8 +17,6 @@ mod topics;
 pub mod verify;
 mod watch;
 
-use std::process::ExitCode;
-
 pub use cli::Cli;
 pub use screen::Screen;
 
@@ -33,12 +31,6 @@ pub enum Exit {
     Error = 1,
     /// The order is not final yet.
     NotFinal = 3,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
 }
 
 /// Runs a command and tells on stderr why it failed, where it did.
