@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use contracts::topics::dead_letter;
 use messaging::Record;
 use messaging::properties::Brokers;
 use messaging::topics::watermarks;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Letters;
-use crate::verify::topics::{NO_GROUP, consumer};
+use crate::verify::topics::{NO_GROUP, Reading, consumer, listed};
 
 /// How long the broker may take to say what there is.
 const ASK_BOUND: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ pub async fn read<T: Send + 'static>(
 }
 
 struct Reader {
-    consumer: BaseConsumer,
+    consumer: Reading,
     /// Physical topic to group.
     topics: BTreeMap<String, String>,
     partitions: Vec<(String, i32)>,
@@ -63,12 +63,7 @@ struct Reader {
 impl Reader {
     fn connect(brokers: &Brokers, prefix: &str, groups: &[String]) -> Result<Self> {
         let consumer = consumer(brokers, NO_GROUP)?;
-        let metadata = consumer.fetch_metadata(None, ASK_BOUND).map_err(|error| {
-            anyhow!(
-                "Kafka at {brokers} doesn't answer: {error}\nStart the suite with `make run`, or say where Kafka is: \
-                 --bootstrap or KAFKA_BOOTSTRAP"
-            )
-        })?;
+        let metadata = listed(&consumer, brokers)?;
         let (mut topics, mut partitions) = (BTreeMap::new(), Vec::new());
         for group in groups {
             let topic = format!("{prefix}{}", dead_letter(group));

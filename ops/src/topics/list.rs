@@ -70,8 +70,12 @@ fn numbers(found: Option<&Found>) -> [(String, Paint); 5] {
     let texts = match found {
         None => ["", "", "", "", ""].map(str::to_owned),
         Some(found) => {
-            let number = |key: &str| found.config.get(key).and_then(|value| value.parse::<u64>().ok());
-            let kept = number("retention.ms").map_or("for ever".to_owned(), |ms| format!("{} d", ms / DAY_MS));
+            let number = |key: &str| found.config.as_ref()?.get(key)?.parse::<u64>().ok();
+            let kept = match number("retention.ms") {
+                Some(ms) => format!("{} d", ms / DAY_MS),
+                None if found.config.is_some() => "for ever".to_owned(),
+                None => String::new(),
+            };
             let largest = number("max.message.bytes").map_or(String::new(), |bytes| format!("{} KiB", bytes / 1024));
             [found.partitions.to_string(), found.replication.to_string(), kept, largest, found.records.to_string()]
         }
@@ -86,9 +90,12 @@ fn state(topic: &LiveTopic, spec: Option<&TopicSpec>) -> (String, Paint) {
         (Some(found), Some(spec)) if found.partitions != spec.partitions => {
             (format!("{} partitions declared", spec.partitions), Paint::Bad)
         }
-        (Some(found), Some(spec)) if found.config != spec.config || found.replication != spec.replication => {
-            ("differs: suite topics apply".to_owned(), Paint::Odd)
-        }
-        (Some(_), Some(_)) => ("ok".to_owned(), Paint::Good),
+        (Some(found), Some(spec)) => match &found.config {
+            None => ("its settings are hidden from this user".to_owned(), Paint::Odd),
+            Some(config) if *config != spec.config || found.replication != spec.replication => {
+                ("differs: suite topics apply".to_owned(), Paint::Odd)
+            }
+            Some(_) => ("ok".to_owned(), Paint::Good),
+        },
     }
 }

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use contracts::topics::dead_letter;
 use messaging::Record;
+use messaging::kafka::{Reasons, metadata};
 use messaging::properties::Brokers;
 use messaging::topics::watermarks;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::facts::{self, Offsets, Word};
@@ -71,13 +73,7 @@ pub async fn find(places: &Places) -> Result<Vec<Topic>> {
     let places = places.clone();
     let ask = move || {
         let consumer = consumer(&places.brokers, NO_GROUP)?;
-        let metadata = consumer.fetch_metadata(None, ASK_BOUND).map_err(|error| {
-            anyhow!(
-                "Kafka at {} doesn't answer: {error}\nStart the suite with `make run`, or say where Kafka is: \
-                 --bootstrap or KAFKA_BOOTSTRAP",
-                places.brokers
-            )
-        })?;
+        let metadata = listed(&consumer, &places.brokers)?;
         let mut found = Vec::new();
         for topic in metadata.topics() {
             let Some(name) = topic.name().strip_prefix(&places.prefix) else { continue };
@@ -246,7 +242,7 @@ struct Range {
     is_source: bool,
 }
 
-fn everything(consumer: &BaseConsumer, topics: &HashMap<String, Topic>) -> Result<Vec<Range>> {
+fn everything(consumer: &Reading, topics: &HashMap<String, Topic>) -> Result<Vec<Range>> {
     let mut ranges = Vec::new();
     for (physical, topic) in topics {
         for partition in 0..topic.partitions {
@@ -260,7 +256,7 @@ fn everything(consumer: &BaseConsumer, topics: &HashMap<String, Topic>) -> Resul
 }
 
 struct Reader<'a> {
-    consumer: &'a BaseConsumer,
+    consumer: &'a Reading,
     topics: &'a HashMap<String, Topic>,
     /// By physical topic: the partitions that are not read to their end, and those ends.
     unread: HashMap<&'a str, HashMap<i32, Left>>,
@@ -274,7 +270,7 @@ struct Left {
 }
 
 impl<'a> Reader<'a> {
-    fn new(consumer: &'a BaseConsumer, topics: &'a HashMap<String, Topic>, ranges: Vec<Range>) -> Result<Self> {
+    fn new(consumer: &'a Reading, topics: &'a HashMap<String, Topic>, ranges: Vec<Range>) -> Result<Self> {
         let mut assignment = TopicPartitionList::new();
         let mut unread: HashMap<&str, HashMap<i32, Left>> = HashMap::new();
         for Range { physical, partition, from, to, is_source } in ranges {
@@ -343,8 +339,21 @@ pub(crate) fn record(topic: &Topic, message: &BorrowedMessage<'_>) -> Record {
     Record::without_value(Arc::clone(&topic.name), message)
 }
 
+/// A consumer that remembers why it reaches nobody.
+pub(crate) type Reading = BaseConsumer<Reasons>;
+
+/// Every topic that the broker lists.
+pub(crate) fn listed(consumer: &Reading, brokers: &Brokers) -> Result<Metadata> {
+    metadata(consumer, ASK_BOUND).map_err(|why| {
+        anyhow!(
+            "Kafka at {brokers} doesn't answer: {why}\nStart the suite with `make run`, or say where Kafka is: \
+             --bootstrap or KAFKA_BOOTSTRAP"
+        )
+    })
+}
+
 /// A consumer that reads and leaves no trace.
-pub(crate) fn consumer(brokers: &Brokers, group: &str) -> Result<BaseConsumer> {
+pub(crate) fn consumer(brokers: &Brokers, group: &str) -> Result<Reading> {
     brokers
         .reader()
         .set("client.id", "suite")
@@ -357,6 +366,6 @@ pub(crate) fn consumer(brokers: &Brokers, group: &str) -> Result<BaseConsumer> {
         .set("allow.auto.create.topics", "false")
         .set("queued.max.messages.kbytes", FETCHED_KIB)
         .set("fetch.queue.backoff.ms", "10")
-        .create()
+        .create_with_context(Reasons::default())
         .context("making a Kafka consumer")
 }

@@ -1,13 +1,17 @@
 //! librdkafka's configuration, in one place, with the reason for each value that is not its default.
 
+mod reasons;
 mod requests;
 
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::{ClientConfig, Statistics};
+use rdkafka::{ClientConfig, ClientContext as _, Statistics};
 
 use crate::checks::Refused;
 use crate::settings::Settings;
 
+pub use reasons::{Reasons, metadata};
 pub(crate) use requests::Requests;
 
 /// What a fetch that may wait waits for: a few hundred events.
@@ -114,6 +118,13 @@ pub fn producer(settings: &Settings) -> ClientConfig {
         .set("message.max.bytes", (crate::outbox::MAX_COPY_BYTES + 64 * 1024).to_string());
     settings.properties.for_producer(&mut config);
     config
+}
+
+/// Logs what a producer says, but for its warning about a property that [`producer`] sets on purpose: each new one would repeat it.
+pub(crate) fn log_producer(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    if facility != "CONFWARN" || !message.contains("enable.gapless.guarantee") {
+        DefaultClientContext.log(level, facility, message);
+    }
 }
 
 /// Has librdkafka look at every property, without connecting to anything.

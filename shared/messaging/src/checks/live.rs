@@ -71,8 +71,14 @@ pub(crate) fn partitions(settings: &Settings, wanted: &Wanted, listed: &[Listed]
             "" => String::new(),
             prefix => format!(" TOPIC_PREFIX={prefix}"),
         };
+        // A broker doesn't list what its user has no rights on.
+        let missing_or = if settings.properties.names("security.protocol") {
+            "missing, or this user may not see them"
+        } else {
+            "missing"
+        };
         return Err(Complaint::Waits(format!(
-            "topics are missing: {}; make them: KAFKA_BOOTSTRAP={}{prefix} suite topics apply",
+            "topics are {missing_or}: {}; make them: KAFKA_BOOTSTRAP={}{prefix} suite topics apply",
             missing.join(", "),
             settings.bootstrap
         )));
@@ -177,6 +183,7 @@ fn is_loopback(bootstrap: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::properties::KafkaProperties;
     use std::time::Duration;
 
     fn settings(bootstrap: &str) -> Settings {
@@ -207,6 +214,13 @@ mod tests {
         let text =
             "topics are missing: x.pay.dlt; make them: KAFKA_BOOTSTRAP=k:9092 TOPIC_PREFIX=x. suite topics apply";
         assert_eq!(complaint, Err(Complaint::Waits(text.to_owned())));
+
+        let properties = KafkaProperties::parse("security.protocol=ssl").expect("allowed");
+        let settings = Settings { properties, ..settings };
+        let Err(Complaint::Waits(hidden)) = partitions(&settings, &Wanted::of(&settings, &["orders"]), &some) else {
+            panic!("waits")
+        };
+        assert!(hidden.starts_with("topics are missing, or this user may not see them: x.pay.dlt;"), "{hidden}");
     }
 
     #[test]

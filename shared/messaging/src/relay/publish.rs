@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
@@ -32,6 +33,9 @@ use crate::trace::Sending;
 
 /// How long sending pauses after a delivery error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
+
+/// How long the same error is not told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
 
 /// How many statistics in a row must show no broker: while a client bootstraps again, one may.
 const STRANDED: u32 = 2;
@@ -119,6 +123,8 @@ struct Sender<'a> {
     rows_in_flight: usize,
     /// Until when nothing is sent: after a delivery error, or after a batch of many for the next one to grow.
     waits_until: Option<Instant>,
+    /// The delivery error that was told last, and when; none since the last batch that was acknowledged.
+    complaint: Option<(String, Instant)>,
 }
 
 impl<'a> Sender<'a> {
@@ -142,6 +148,7 @@ impl<'a> Sender<'a> {
             unread: true,
             rows_in_flight: 0,
             waits_until: None,
+            complaint: None,
         })
     }
 
@@ -303,8 +310,15 @@ impl<'a> Sender<'a> {
     }
 
     async fn settle(&mut self, settled: Settled) -> Result<(), Failure> {
-        let Err(error) = self.ended(settled) else { return Ok(()) };
-        tracing::warn!(error, "a row was not acknowledged; the producer is replaced");
+        let Err(error) = self.ended(settled) else {
+            self.complaint = None;
+            return Ok(());
+        };
+        let again = self.complaint.as_ref().is_some_and(|(told, at)| *told == error && at.elapsed() < TOLD_AGAIN);
+        if !again {
+            tracing::warn!(error, "a row was not acknowledged; the producer is replaced");
+            self.complaint = Some((error, Instant::now()));
+        }
         self.replace_producer().await
     }
 
@@ -387,6 +401,10 @@ struct Context {
 }
 
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::log_producer(level, facility, message);
+    }
+
     fn stats(&self, statistics: Statistics) {
         self.status.requests().learn(&statistics);
         if kafka::is_stranded(&statistics) {

@@ -13,8 +13,11 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
+use crate::kafka::{self, Reasons};
 use crate::properties::Brokers;
 
 use super::{Overrides, TopicSpec, TopicsError, TopicsFile};
@@ -132,21 +135,21 @@ pub(super) struct Shape {
     led: bool,
 }
 
-/// The admin side of one cluster.
+/// One cluster: who asks, and who changes.
 pub(super) struct Broker {
     bootstrap: String,
-    client: Arc<AdminClient<DefaultClientContext>>,
+    asking: Arc<BaseConsumer<Reasons>>,
+    admin: AdminClient<DefaultClientContext>,
 }
 
 impl Broker {
     pub(super) fn connect(brokers: &Brokers) -> Result<Self, TopicsError> {
-        let client: AdminClient<DefaultClientContext> = brokers
-            .client()
-            .set("client.id", "topics")
-            .set("allow.auto.create.topics", "false")
-            .create()
-            .map_err(|e| TopicsError::Unreachable { bootstrap: brokers.to_string(), why: e.to_string() })?;
-        Ok(Self { bootstrap: brokers.to_string(), client: Arc::new(client) })
+        let mut config = brokers.client();
+        config.set("client.id", "topics").set("allow.auto.create.topics", "false");
+        let refused = |e: KafkaError| TopicsError::Unreachable { bootstrap: brokers.to_string(), why: e.to_string() };
+        let asking: BaseConsumer<Reasons> = config.create_with_context(Reasons::default()).map_err(refused)?;
+        let admin = config.create().map_err(refused)?;
+        Ok(Self { bootstrap: brokers.to_string(), asking: Arc::new(asking), admin })
     }
 
     fn unreachable(&self, why: impl fmt::Display) -> TopicsError {
@@ -154,19 +157,19 @@ impl Broker {
     }
 
     /// Runs what librdkafka only offers as a blocking call.
-    pub(super) async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static, E: fmt::Display + Send + 'static>(
         &self,
-        work: impl FnOnce(&AdminClient<DefaultClientContext>) -> Result<T, rdkafka::error::KafkaError> + Send + 'static,
+        ask: impl FnOnce(&BaseConsumer<Reasons>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, TopicsError> {
-        let client = Arc::clone(&self.client);
-        let done = tokio::task::spawn_blocking(move || work(&client)).await;
+        let asking = Arc::clone(&self.asking);
+        let done = tokio::task::spawn_blocking(move || ask(&asking)).await;
         done.map_err(|e| self.unreachable(e))?.map_err(|e| self.unreachable(e))
     }
 
     /// Every topic of the cluster.
     pub(super) async fn topics(&self) -> Result<BTreeMap<String, Shape>, TopicsError> {
-        self.blocking(|client| {
-            let metadata = client.inner().fetch_metadata(None, ASK_BOUND)?;
+        self.blocking(|asking| {
+            let metadata = kafka::metadata(asking, ASK_BOUND)?;
             let shape = |topic: &rdkafka::metadata::MetadataTopic| Shape {
                 partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
                 replication: topic.partitions().first().map_or(0, |p| i32::try_from(p.replicas().len()).unwrap_or(0)),
@@ -174,7 +177,7 @@ impl Broker {
             };
             // A topic on its way in or out is listed without partitions: it is neither live nor in the way.
             let there = metadata.topics().iter().filter(|topic| !topic.partitions().is_empty());
-            Ok(there.map(|topic| (topic.name().to_owned(), shape(topic))).collect())
+            Ok::<_, String>(there.map(|topic| (topic.name().to_owned(), shape(topic))).collect())
         })
         .await
     }
@@ -203,7 +206,7 @@ impl Broker {
             spec.config.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
         });
         let new: Vec<NewTopic<'_>> = new.collect();
-        let results = self.client.create_topics(&new, options).await.map_err(|e| self.unreachable(e))?;
+        let results = self.admin.create_topics(&new, options).await.map_err(|e| self.unreachable(e))?;
         let mut created = BTreeSet::new();
         for result in results {
             match result {
@@ -253,7 +256,7 @@ impl Broker {
             return Ok(BTreeMap::new());
         }
         let resources: Vec<ResourceSpecifier<'_>> = topics.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let results = self.client.describe_configs(&resources, &options()).await.map_err(|e| self.unreachable(e))?;
+        let results = self.admin.describe_configs(&resources, &options()).await.map_err(|e| self.unreachable(e))?;
         let mut configs = BTreeMap::new();
         for (name, result) in topics.iter().zip(results) {
             let config = result
@@ -299,7 +302,7 @@ impl Broker {
         if alterations.is_empty() {
             return Ok(changed);
         }
-        let results = self.client.alter_configs(&alterations, &options()).await.map_err(|e| self.unreachable(e))?;
+        let results = self.admin.alter_configs(&alterations, &options()).await.map_err(|e| self.unreachable(e))?;
         for result in results {
             if let Err((resource, code)) = result {
                 return Err(TopicsError::Broker { what: format!("alter {resource:?}"), why: code.to_string() });

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::client::Client;
-use rdkafka::error::KafkaResult;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::properties::Brokers;
@@ -35,8 +36,8 @@ pub struct Found {
     pub replication: i32,
     /// Offsets between the first and the last record of all partitions.
     pub records: i64,
-    /// Its settings, as far as the declaration speaks of them.
-    pub config: BTreeMap<String, String>,
+    /// Its settings, as far as the declaration speaks of them; `None` where this user may not see any.
+    pub config: Option<BTreeMap<String, String>>,
 }
 
 /// The topics of an installation, in the order of the declaration.
@@ -66,12 +67,13 @@ pub async fn live(brokers: &Brokers, prefix: &str, file: &TopicsFile) -> Result<
         let found = match shapes.get(physical) {
             None => None,
             Some(&Shape { partitions, replication, .. }) => {
-                let value = |key: &&String| {
-                    let entry = configs.get(physical)?.get(key)?;
-                    Some(((*key).clone(), entry.value.clone()?))
-                };
+                let told = configs.get(physical).filter(|config| !config.entries.is_empty());
+                let config = told.map(|told| {
+                    let value = |key: &&String| Some(((*key).clone(), told.get(key)?.value.clone()?));
+                    keys.iter().filter_map(value).collect()
+                });
                 let records = records(&broker, physical.clone(), partitions).await?;
-                Some(Found { partitions, replication, records, config: keys.iter().filter_map(value).collect() })
+                Some(Found { partitions, replication, records, config })
             }
         };
         topics.push(LiveTopic { name, declared, found });
@@ -81,10 +83,10 @@ pub async fn live(brokers: &Brokers, prefix: &str, file: &TopicsFile) -> Result<
 
 async fn records(broker: &Broker, topic: String, partitions: i32) -> Result<i64, TopicsError> {
     broker
-        .blocking(move |client| {
+        .blocking(move |asking| {
             (0..partitions).try_fold(0, |sum, partition| {
-                let (low, high) = watermarks(client.inner(), &topic, partition, BOUND)?;
-                Ok(sum + high - low)
+                let (low, high) = watermarks(asking.client(), &topic, partition, BOUND)?;
+                Ok::<_, KafkaError>(sum + high - low)
             })
         })
         .await

@@ -1,0 +1,61 @@
+//! Why no broker can be reached: an error code says that there was no answer, the client's own words say why.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::metadata::Metadata;
+
+/// What librdkafka files the end of a connection under.
+const FAILED: &str = "FAIL";
+
+/// The context of a client that asks: remembers what librdkafka said last of a connection that failed, such as
+/// `ssl://kafka:9093/bootstrap: SSL handshake failed: ... certificate verify failed`.
+#[derive(Debug, Default, Clone)]
+pub struct Reasons(Arc<Mutex<Option<String>>>);
+
+impl Reasons {
+    /// The last one.
+    pub fn last(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientContext for Reasons {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == FAILED {
+            let reason = message.split_once("]: ").map_or(message, |(_thread, reason)| reason);
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+        DefaultClientContext.log(level, facility, message);
+    }
+}
+
+impl ConsumerContext for Reasons {}
+
+/// Every topic that a broker lists; where none answers within `bound`, why not. Blocks.
+pub fn metadata(client: &BaseConsumer<Reasons>, bound: Duration) -> Result<Metadata, String> {
+    client.fetch_metadata(None, bound).map_err(|error| {
+        // What the client has to say waits until it is polled.
+        while client.poll(Duration::from_millis(10)).is_some() {}
+        client.context().last().unwrap_or_else(|| error.to_string())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_of_a_connection_is_kept_without_the_thread_that_said_it() {
+        let reasons = Reasons::default();
+        let log = |facility, message| reasons.log(RDKafkaLogLevel::Error, facility, message);
+        log("CONFWARN", "[thrd:app]: something else");
+        assert_eq!(reasons.last(), None);
+        log(FAILED, "[thrd:ssl://kafka:9093/bootstrap]: ssl://kafka:9093/bootstrap: certificate verify failed");
+        assert_eq!(reasons.last().as_deref(), Some("ssl://kafka:9093/bootstrap: certificate verify failed"));
+    }
+}
