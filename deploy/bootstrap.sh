@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes sure that this machine can build and run the suite: a C compiler, make, Rust, Java 17+ and Maven.
 # On Debian and Ubuntu, as root or with password-less sudo, it installs what is missing. Elsewhere it names the one line
-# to type and ends with status 3. With `tests` as its argument it also looks for what only the tests need: Prometheus.
+# to type and ends with status 3. With `tests` as its argument it also looks for what only the tests need: Prometheus, and
+# OpenSSL to build against, for Kafka over TLS.
 set -eu
 
 rust_minimum=1.95
@@ -56,6 +57,10 @@ if [ "${1:-}" = tests ]; then
   if ! have "${PROMETHEUS:-prometheus}" || ! have "${PROMTOOL:-promtool}"; then
     need 'Prometheus (for the tests)' prometheus
     tests=' prometheus'
+  fi
+  if ! have pkg-config || ! pkg-config --exists openssl; then
+    need 'OpenSSL (for the tests)' 'libssl-dev pkg-config'
+    tests="$tests openssl@3 pkgconf"
   fi
 fi
 

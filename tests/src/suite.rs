@@ -48,6 +48,8 @@ pub struct Settings {
     pub build: Build,
     /// More variables for every service; a later one wins.
     pub environment: Vec<(String, String)>,
+    /// And for one of them, later still.
+    pub environment_of: BTreeMap<Service, Vec<(String, String)>>,
 }
 
 impl Default for Settings {
@@ -63,6 +65,7 @@ impl Default for Settings {
             ready_within: BOUND,
             build: Build::Ordinary,
             environment: Vec::new(),
+            environment_of: BTreeMap::new(),
         }
     }
 }
@@ -94,6 +97,17 @@ impl Suite {
     /// # Errors
     /// When a program is not built, cannot be started or does not become ready.
     pub async fn start(cluster: &Cluster, settings: &Settings) -> Result<Self> {
+        let mut suite = Self::launch(cluster, settings).await?;
+        suite.gateway.ready(settings.ready_within).await?;
+        suite.wait_ready().await?;
+        Ok(suite)
+    }
+
+    /// Starts everything, without waiting for it.
+    ///
+    /// # Errors
+    /// When a program is not built, or cannot be started.
+    pub async fn launch(cluster: &Cluster, settings: &Settings) -> Result<Self> {
         let folder = Scratch::new("system")?;
         std::fs::create_dir(folder.path().join("mails"))?;
         let topics = cluster.topics();
@@ -127,8 +141,6 @@ impl Suite {
                 suite.start_another(service, index)?;
             }
         }
-        suite.gateway.ready(settings.ready_within).await?;
-        suite.wait_ready().await?;
         Ok(suite)
     }
 
@@ -185,7 +197,8 @@ impl Suite {
             ("MAIL_DIR", self.mail_dir().display().to_string()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).into_iter();
-        let environment = environment.chain(settings.environment.iter().cloned()).collect();
+        let more = settings.environment.iter().chain(settings.environment_of.get(&service).into_iter().flatten());
+        let environment = environment.chain(more.cloned()).collect();
         let program = match settings.build {
             Build::Ordinary => binary(service.name())?,
             Build::Faulty => faulty_binary(service.name())?,

@@ -76,6 +76,10 @@ fn manifests(file: &TopicsFile) -> Result<String> {
         }
     }
     right(&mut text, "topic", "orders", "literal", &["Describe"])?;
+    // Reads everything and writes nothing: what operators decide, the services carry out.
+    user(&mut text, "operator")?;
+    right(&mut text, "topic", "*", "literal", &["Read", "Describe", "DescribeConfigs"])?;
+    right(&mut text, "group", "*", "literal", &["Describe"])?;
     Ok(text)
 }
 
@@ -88,6 +92,8 @@ fn user(text: &mut String, name: &str) -> std::fmt::Result {
 }
 
 fn right(text: &mut String, kind: &str, name: &str, pattern: &str, operations: &[&str]) -> std::fmt::Result {
+    // A bare asterisk is an alias in YAML.
+    let name = if name == "*" { r#""*""# } else { name };
     write!(
         text,
         "      - resource:\n          type: {kind}\n          name: {name}\n          patternType: {pattern}\n        \

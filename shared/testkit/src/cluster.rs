@@ -56,6 +56,14 @@ impl Cluster {
         PrivateCluster::start(None, Some(Self::shared().await?.admin_url.clone())).await
     }
 
+    /// [`Cluster::private_kafka`], set up otherwise.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn private_kafka_with(set_up: impl FnOnce(&mut KafkaOptions)) -> Result<PrivateCluster> {
+        PrivateCluster::start_with(None, Some(Self::shared().await?.admin_url.clone()), set_up).await
+    }
+
     /// A PostgreSQL of this test's own beside the shared Kafka.
     ///
     /// # Errors
@@ -101,12 +109,22 @@ pub struct PrivateCluster {
 
 impl PrivateCluster {
     async fn start(bootstrap: Option<String>, admin_url: Option<String>) -> Result<Self> {
+        Self::start_with(bootstrap, admin_url, |_| ()).await
+    }
+
+    async fn start_with(
+        bootstrap: Option<String>,
+        admin_url: Option<String>,
+        set_up: impl FnOnce(&mut KafkaOptions),
+    ) -> Result<Self> {
         let folder = Scratch::new("test")?;
         let kafka = async {
             match bootstrap {
                 Some(bootstrap) => anyhow::Ok((None, bootstrap)),
                 None => {
-                    let kafka = Kafka::start(kafka_options(&folder)?).await?;
+                    let mut options = kafka_options(&folder)?;
+                    set_up(&mut options);
+                    let kafka = Kafka::start(options).await?;
                     let bootstrap = kafka.bootstrap();
                     Ok((Some(kafka), bootstrap))
                 }

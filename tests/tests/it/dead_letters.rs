@@ -12,11 +12,20 @@ use tokio::process::Command;
 
 use crate::own_suite;
 
-const DO_IT: [&str; 5] = ["--yes", "--by", "ada", "--why", "the gateway is mended"];
+pub(crate) const DO_IT: [&str; 5] = ["--yes", "--by", "ada", "--why", "the gateway is mended"];
 
 /// Runs `suite dlt WORDS` as an operator does.
 async fn dlt(suite: &Suite, words: &[&str]) -> Result<String> {
-    let mut command = Command::new(binary("suite")?);
+    dlt_with(suite, Command::new(binary("suite")?), Vec::new(), words).await
+}
+
+/// The same with another build of the command line, which is told more.
+pub(crate) async fn dlt_with(
+    suite: &Suite,
+    mut command: Command,
+    environment: Vec<(String, String)>,
+    words: &[&str],
+) -> Result<String> {
     command.arg("dlt").args(words).env("KAFKA_BOOTSTRAP", suite.bootstrap()).env("TOPIC_PREFIX", suite.physical(""));
     for (variable, service) in [
         ("ORDER_URL", Service::Order),
@@ -26,9 +35,16 @@ async fn dlt(suite: &Suite, words: &[&str]) -> Result<String> {
     ] {
         command.env(variable, suite.url(service, 0));
     }
-    let output = command.env("OPERATOR_TOKEN", OPERATOR_TOKEN).stdin(Stdio::null()).output().await?;
+    command.env("OPERATOR_TOKEN", OPERATOR_TOKEN).envs(environment);
+    let output = command.stdin(Stdio::null()).output().await?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    ensure!(output.status.success(), "dlt {words:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "dlt {words:?}: {}: {}{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     Ok(text(&output.stdout))
 }
 
@@ -41,12 +57,12 @@ async fn redrive(suite: &Suite, words: &[&str]) -> Result<String> {
 }
 
 /// Has the gateway refuse every call for good, or answer again.
-async fn gateway_is(suite: &Suite, broken: bool) -> Result<()> {
+pub(crate) async fn gateway_is(suite: &Suite, broken: bool) -> Result<()> {
     let fault = if broken { json!({"mode": "error", "status": 400}) } else { json!({"mode": "none"}) };
     suite.set_gateway_fault(&fault).await
 }
 
-async fn wait_dead(suite: &Suite, order: OrderId) -> Result<()> {
+pub(crate) async fn wait_dead(suite: &Suite, order: OrderId) -> Result<()> {
     eventually(format!("payment-service gives up on order {order}"), BOUND, async || {
         let letters = suite.records(&topics::dead_letter(Service::Payment.name())).await?;
         let key = order.to_string().into_bytes();

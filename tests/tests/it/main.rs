@@ -17,6 +17,7 @@ mod prometheus;
 mod races;
 mod redelivery;
 mod removed_guards;
+mod secured;
 mod stories;
 mod traces;
 

@@ -1,0 +1,248 @@
+//! The suite on a Kafka as `deploy/kubernetes` has it: TLS, clients known by their certificates, each with the rights of its
+//! `KafkaUser` and no others.
+
+mod certificates;
+mod rights;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use messaging::topics::TopicsFile;
+use serde_json::Value;
+use system_tests::stories::kinds;
+use system_tests::{BOUND, Build, NewOrder, Service, Settings, Suite};
+use testkit::{Cluster, Kafka, KafkaOptions, PrivateCluster, Scratch, eventually, faulty_binary, free_port};
+use tokio::process::Command;
+use tokio::try_join;
+
+use self::certificates::Authority;
+use self::rights::Rule;
+use crate::dead_letters::{DO_IT, dlt_with, gateway_is, wait_dead};
+use crate::{RUNTIME, tell};
+
+/// Who clients of a broker are, and how they reach it.
+struct Secured {
+    cluster: PrivateCluster,
+    bootstrap: String,
+    properties: String,
+    users: BTreeMap<String, Vec<Rule>>,
+    folder: Scratch,
+}
+
+impl Secured {
+    /// Two listeners: one for those whom this test trusts with everything, and one as Strimzi makes it.
+    async fn start() -> Result<Self> {
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes");
+        let (folder, port) = (Scratch::new("secured")?, free_port()?);
+        let (brokers, clients) = (Authority::new("cluster-ca")?, Authority::new("clients-ca")?);
+        let (key, certificate) = brokers.sign("suite-kafka", &["127.0.0.1"])?;
+        let (own, trusted) = (folder.path().join("broker.pem"), folder.path().join("clients-ca.pem"));
+        std::fs::write(&own, key + &certificate)?;
+        std::fs::write(&trusted, &clients.certificate)?;
+        let users = rights::of_the_manifests(&manifests)?;
+        for user in users.keys() {
+            certificates::folder(folder.path(), user, &brokers, &clients)?;
+        }
+        certificates::folder(folder.path(), "stranger", &brokers, &Authority::new("clients-ca")?)?;
+        let cluster = Cluster::private_kafka_with(|options| listen(options, port, &own, &trusted)).await?;
+        let environment = std::fs::read_to_string(manifests.join("components/kafka/kafka.env"))?;
+        let properties = environment.lines().find_map(|line| line.strip_prefix("KAFKA_PROPERTIES="));
+        Ok(Self {
+            cluster,
+            bootstrap: format!("127.0.0.1:{port}"),
+            properties: properties.context("the properties of a client")?.to_owned(),
+            users,
+            folder,
+        })
+    }
+
+    /// What a client with `name`'s certificate is told.
+    fn environment(&self, name: &str) -> Vec<(String, String)> {
+        let folder = self.folder.path().join(name).display().to_string();
+        vec![
+            ("KAFKA_BOOTSTRAP".to_owned(), self.bootstrap.clone()),
+            ("KAFKA_PROPERTIES".to_owned(), self.properties.replace("/etc/kafka", &folder)),
+        ]
+    }
+
+    fn settings(&self) -> Settings {
+        let environment_of = Service::ALL.map(|service| (service, self.environment(service.name())));
+        Settings { build: Build::Faulty, environment_of: environment_of.into(), ..Settings::default() }
+    }
+
+    /// Runs the command line with `user`'s certificate.
+    async fn suite(&self, suite: &Suite, user: &str, words: &[&str]) -> Result<Output> {
+        let mut command = Command::new(faulty_binary("suite")?);
+        command.args(words).envs(self.environment(user)).env("TOPIC_PREFIX", suite.physical(""));
+        Ok(command.stdin(Stdio::null()).output().await?)
+    }
+}
+
+fn listen(options: &mut KafkaOptions, port: u16, own: &Path, trusted: &Path) {
+    let controller = options.voters[0].1;
+    let trusting = format!("PLAINTEXT://127.0.0.1:{}", options.port);
+    let secured = format!("SECURED://127.0.0.1:{port}");
+    let of_clients = |name: &str| format!("listener.name.secured.ssl.{name}");
+    options.settings.extend([
+        ("listeners".to_owned(), format!("{trusting},{secured},CONTROLLER://127.0.0.1:{controller}")),
+        ("advertised.listeners".to_owned(), format!("{trusting},{secured}")),
+        (
+            "listener.security.protocol.map".to_owned(),
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SSL".to_owned(),
+        ),
+        ("authorizer.class.name".to_owned(), "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
+        ("super.users".to_owned(), "User:ANONYMOUS".to_owned()),
+        (of_clients("client.auth"), "required".to_owned()),
+        (of_clients("keystore.type"), "PEM".to_owned()),
+        (of_clients("keystore.location"), own.display().to_string()),
+        (of_clients("truststore.type"), "PEM".to_owned()),
+        (of_clients("truststore.location"), trusted.display().to_string()),
+    ]);
+}
+
+/// Giving everybody its rights takes Kafka's own command some ten seconds: so all of it is one story.
+#[test]
+fn over_tls_and_with_the_rights_of_the_manifests_and_no_others_every_promise_is_kept() -> Result<()> {
+    RUNTIME.block_on(async {
+        let mut secured = Secured::start().await?;
+        let mut suite = Suite::launch(&secured.cluster, &secured.settings()).await?;
+        let told = async {
+            without_rights_nobody_sees_a_topic(&suite).await?;
+            let (users, prefix) = (secured.users.clone(), suite.physical(""));
+            rights::give(secured.cluster.kafka()?, &users, &prefix).await?;
+            suite.wait_ready().await?;
+            let sku = suite.new_product(100).await?;
+            orders_of_every_kind_end(&suite, &sku).await?;
+            a_dead_letter_comes_home(&secured, &suite, &sku).await?;
+            everybody_sees_its_own_topics_only(&secured, &suite).await?;
+            nobody_else_gets_in_and_who_only_reads_changes_nothing(&secured, &suite).await?;
+            an_operator_reads_lag_with_kafkas_own_command(&mut secured, &suite).await?;
+            what_is_taken_away_and_given_back_loses_nothing(&mut secured, &suite, &sku).await
+        }
+        .await;
+        tell(&suite, &told);
+        suite.throw_away().await;
+        told
+    })
+}
+
+async fn without_rights_nobody_sees_a_topic(suite: &Suite) -> Result<()> {
+    for service in Service::ALL {
+        says(suite, service, 0, "topics are missing, or this user may not see them").await?;
+    }
+    Ok(())
+}
+
+async fn orders_of_every_kind_end(suite: &Suite, sku: &str) -> Result<()> {
+    let mut orders = Vec::new();
+    for order in kinds(sku) {
+        orders.push(suite.place(&order).await?);
+    }
+    suite.check(&orders).await?;
+    Ok(())
+}
+
+async fn a_dead_letter_comes_home(secured: &Secured, suite: &Suite, sku: &str) -> Result<()> {
+    gateway_is(suite, true).await?;
+    let order = suite.place(&NewOrder::of(sku, 1)).await?;
+    wait_dead(suite, order).await?;
+    gateway_is(suite, false).await?;
+    let (key, operator) = (order.to_string(), secured.environment("operator"));
+    let dlt = async |words: &[&str]| {
+        let command = Command::new(faulty_binary("suite")?);
+        dlt_with(suite, command, operator.clone(), &[words, &["--key", &key]].concat()).await
+    };
+    let listed = dlt(&["list"]).await?;
+    ensure!(listed.contains(&key), "{listed}");
+    dlt(&[&["redrive"], DO_IT.as_slice()].concat()).await?;
+    suite.expect_end(order, "confirmed").await?;
+    suite.check_redriven(&[order]).await?;
+    Ok(())
+}
+
+async fn everybody_sees_its_own_topics_only(secured: &Secured, suite: &Suite) -> Result<()> {
+    let declared = TopicsFile::builtin()?.expand();
+    for (user, rules) in &secured.users {
+        let listed = secured.suite(suite, user, &["topics", "list", "--json"]).await?;
+        ensure!(listed.status.success(), "{user}: {}", String::from_utf8_lossy(&listed.stderr));
+        let lines = listed.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let topics: Vec<Value> = lines.map(serde_json::from_slice).collect::<Result<_, _>>()?;
+        let seen = topics.iter().filter(|topic| !topic["found"].is_null()).filter_map(|topic| topic["topic"].as_str());
+        let may = declared.iter().filter(|topic| rules.iter().any(|rule| rule.resource.is_topic(&topic.name)));
+        let (seen, may) = (seen.collect::<BTreeSet<_>>(), may.map(|topic| &*topic.name).collect::<BTreeSet<_>>());
+        ensure!(seen == may && !seen.is_empty(), "{user} sees {seen:?} instead of {may:?}");
+    }
+    Ok(())
+}
+
+async fn nobody_else_gets_in_and_who_only_reads_changes_nothing(secured: &Secured, suite: &Suite) -> Result<()> {
+    let (list, apply) = (["topics", "list"], ["topics", "apply", "--partitions", "2", "--prefix", "elsewhere."]);
+    let refused = try_join!(secured.suite(suite, "stranger", &list), secured.suite(suite, "operator", &apply))?;
+    for (output, why) in [(refused.0, "alert"), (refused.1, "authoriz")] {
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && said.to_lowercase().contains(why), "{}: {said}", output.status);
+    }
+    Ok(())
+}
+
+async fn an_operator_reads_lag_with_kafkas_own_command(secured: &mut Secured, suite: &Suite) -> Result<()> {
+    let folder = secured.folder.path().join("operator");
+    let part = |name: &str| std::fs::read_to_string(folder.join(name)).map(|text| text.replace('\n', "\\n"));
+    let properties = format!(
+        "security.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.certificates={}\nssl.keystore.type=PEM\n\
+         ssl.keystore.certificate.chain={}\nssl.keystore.key={}\n",
+        part("ca.crt")?,
+        part("user.crt")?,
+        part("user.key")?
+    );
+    std::fs::write(folder.join("client.properties"), properties)?;
+    let (file, group) = (folder.join("client.properties").display().to_string(), suite.physical("payment-service"));
+    let arguments =
+        ["--bootstrap-server", &secured.bootstrap, "--command-config", &file, "--describe", "--group", &group];
+    let told = secured.cluster.kafka()?.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &arguments);
+    let told = told.await?;
+    ensure!(told.contains("LAG") && told.contains(&suite.physical("orders")), "{told}");
+    Ok(())
+}
+
+async fn what_is_taken_away_and_given_back_loses_nothing(
+    secured: &mut Secured,
+    suite: &Suite,
+    sku: &str,
+) -> Result<()> {
+    let prefix = suite.physical("");
+    for (service, kind, name, complaint) in [
+        (Service::Inventory, "topic", "inventory", "TopicAuthorizationFailed"),
+        (Service::Payment, "topic", "orders", "TopicAuthorizationFailed"),
+        (Service::Payment, "group", "payment-service", "GroupAuthorizationFailed"),
+    ] {
+        let rules = secured.users[service.name()].iter();
+        let taken: Vec<Rule> =
+            rules.filter(|rule| (&*rule.resource.kind, &*rule.resource.name) == (kind, name)).cloned().collect();
+        ensure!(!taken.is_empty(), "{} has a right on {name}", service.name());
+        let said = log(suite, service)?.len();
+        let kafka: &Kafka = secured.cluster.kafka()?;
+        rights::change(kafka, "--remove", service.name(), &taken, &prefix).await?;
+        // What the service did before it heard of that is no matter.
+        let orders = [suite.place(&NewOrder::of(sku, 1)).await?, suite.place(&NewOrder::of(sku, 1)).await?];
+        says(suite, service, said, complaint).await?;
+        rights::change(kafka, "--add", service.name(), &taken, &prefix).await?;
+        suite.check(&orders).await?;
+    }
+    Ok(())
+}
+
+fn log(suite: &Suite, service: Service) -> Result<String> {
+    Ok(std::fs::read_to_string(suite.folder().join(format!("{}-0.log", service.name())))?)
+}
+
+/// Waits until a service has logged `text` after its first `from` bytes.
+async fn says(suite: &Suite, service: Service, from: usize, text: &str) -> Result<()> {
+    eventually(format!("{} says: {text}", service.name()), BOUND, async || {
+        ensure!(log(suite, service)?[from..].contains(text), "it has not");
+        Ok(())
+    })
+    .await
+}
