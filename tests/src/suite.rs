@@ -46,6 +46,8 @@ pub struct Settings {
     pub ready_within: Duration,
     /// Which build of the services runs.
     pub build: Build,
+    /// What follows the database's name in `DATABASE_URL`.
+    pub database_options: String,
     /// More variables for every service; a later one wins.
     pub environment: Vec<(String, String)>,
     /// And for one of them, later still.
@@ -64,6 +66,7 @@ impl Default for Settings {
             profile: "local".to_owned(),
             ready_within: BOUND,
             build: Build::Ordinary,
+            database_options: String::new(),
             environment: Vec::new(),
             environment_of: BTreeMap::new(),
         }
@@ -181,7 +184,7 @@ impl Suite {
         let settings = &self.settings;
         let delays: Vec<String> = settings.retry_delays_ms.iter().map(u64::to_string).collect();
         let environment = [
-            ("DATABASE_URL", self.database_url(service).to_owned()),
+            ("DATABASE_URL", self.database_url(service).to_owned() + &settings.database_options),
             ("DATABASE_POOL_SIZE", "6".to_owned()),
             ("KAFKA_BOOTSTRAP", self.bootstrap().to_owned()),
             ("TOPIC_PREFIX", self.topics.prefix().to_owned()),

@@ -56,12 +56,12 @@ impl Cluster {
         PrivateCluster::start(None, Some(Self::shared().await?.admin_url.clone())).await
     }
 
-    /// [`Cluster::private_kafka`], set up otherwise.
+    /// [`Cluster::private`], with its Kafka set up otherwise.
     ///
     /// # Errors
-    /// When it cannot be started.
-    pub async fn private_kafka_with(set_up: impl FnOnce(&mut KafkaOptions)) -> Result<PrivateCluster> {
-        PrivateCluster::start_with(None, Some(Self::shared().await?.admin_url.clone()), set_up).await
+    /// When they cannot be started.
+    pub async fn private_with(set_up: impl FnOnce(&mut KafkaOptions)) -> Result<PrivateCluster> {
+        PrivateCluster::start_with(None, None, set_up).await
     }
 
     /// A PostgreSQL of this test's own beside the shared Kafka.

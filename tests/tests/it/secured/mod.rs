@@ -1,5 +1,5 @@
-//! The suite on a Kafka as `deploy/kubernetes` has it: TLS, clients known by their certificates, each with the rights of its
-//! `KafkaUser` and no others.
+//! The suite on servers as `deploy/kubernetes` has them. Kafka: TLS, clients known by their certificates, each with the rights
+//! of its `KafkaUser` and no others. PostgreSQL: TLS, the server known by its certificate.
 
 mod certificates;
 mod rights;
@@ -11,6 +11,7 @@ use std::process::{Output, Stdio};
 use anyhow::{Context, Result, ensure};
 use messaging::topics::TopicsFile;
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use system_tests::stories::kinds;
 use system_tests::{BOUND, Build, NewOrder, Service, Settings, Suite};
 use testkit::{Cluster, Kafka, KafkaOptions, PrivateCluster, Scratch, eventually, faulty_binary, free_port};
@@ -27,6 +28,7 @@ struct Secured {
     cluster: PrivateCluster,
     bootstrap: String,
     properties: String,
+    database_options: String,
     users: BTreeMap<String, Vec<Rule>>,
     folder: Scratch,
 }
@@ -46,13 +48,17 @@ impl Secured {
             certificates::folder(folder.path(), user, &brokers, &clients)?;
         }
         certificates::folder(folder.path(), "stranger", &brokers, &Authority::new("clients-ca")?)?;
-        let cluster = Cluster::private_kafka_with(|options| listen(options, port, &own, &trusted)).await?;
-        let environment = std::fs::read_to_string(manifests.join("components/kafka/kafka.env"))?;
-        let properties = environment.lines().find_map(|line| line.strip_prefix("KAFKA_PROPERTIES="));
+        let cluster = Cluster::private_with(|options| listen(options, port, &own, &trusted)).await?;
+        let database = Authority::new("database-ca")?;
+        let (key, certificate) = database.sign("suite-database-rw", &["127.0.0.1"])?;
+        encrypt(cluster.admin_url(), &key, &certificate).await?;
+        std::fs::write(folder.path().join("ca.crt"), &database.certificate)?;
+        let database_options = variable(&manifests.join("components/postgres/postgres.env"), "DATABASE_OPTIONS")?;
         Ok(Self {
             cluster,
             bootstrap: format!("127.0.0.1:{port}"),
-            properties: properties.context("the properties of a client")?.to_owned(),
+            properties: variable(&manifests.join("components/kafka/kafka.env"), "KAFKA_PROPERTIES")?,
+            database_options: database_options.replace("/etc/postgres", &folder.path().display().to_string()),
             users,
             folder,
         })
@@ -69,7 +75,8 @@ impl Secured {
 
     fn settings(&self) -> Settings {
         let environment_of = Service::ALL.map(|service| (service, self.environment(service.name())));
-        Settings { build: Build::Faulty, environment_of: environment_of.into(), ..Settings::default() }
+        let (database_options, environment_of) = (self.database_options.clone(), environment_of.into());
+        Settings { build: Build::Faulty, database_options, environment_of, ..Settings::default() }
     }
 
     /// Runs the command line with `user`'s certificate.
@@ -102,6 +109,26 @@ fn listen(options: &mut KafkaOptions, port: u16, own: &Path, trusted: &Path) {
     ]);
 }
 
+fn variable(file: &Path, name: &str) -> Result<String> {
+    let text = std::fs::read_to_string(file)?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    Ok(value.with_context(|| format!("{} says nothing of {name}", file.display()))?.to_owned())
+}
+
+/// Has PostgreSQL take connections by TLS too. The server writes the files itself: it takes only a key of its own account's.
+async fn encrypt(admin_url: &str, key: &str, certificate: &str) -> Result<()> {
+    let mut admin = PgConnection::connect(admin_url).await?;
+    for (file, text) in [("server.key", key), ("server.crt", certificate)] {
+        let one_line = format!("select translate(encode('{text}', 'base64'), E'\\n', '')");
+        let copy = format!("copy ({one_line}) to program 'umask 077; base64 -d >{file}'");
+        sqlx::raw_sql(AssertSqlSafe(copy)).execute(&mut admin).await.context(file)?;
+    }
+    sqlx::raw_sql("alter system set ssl = on").execute(&mut admin).await?;
+    sqlx::raw_sql("select pg_reload_conf()").execute(&mut admin).await?;
+    admin.close().await?;
+    Ok(())
+}
+
 /// Giving everybody its rights takes Kafka's own command some ten seconds: so all of it is one story.
 #[test]
 fn over_tls_and_with_the_rights_of_the_manifests_and_no_others_every_promise_is_kept() -> Result<()> {
@@ -115,6 +142,8 @@ fn over_tls_and_with_the_rights_of_the_manifests_and_no_others_every_promise_is_
             suite.wait_ready().await?;
             let sku = suite.new_product(100).await?;
             orders_of_every_kind_end(&suite, &sku).await?;
+            every_service_speaks_tls_to_its_database(&suite).await?;
+            a_database_of_another_authority_is_not_spoken_to(&secured, &suite).await?;
             a_dead_letter_comes_home(&secured, &suite, &sku).await?;
             everybody_sees_its_own_topics_only(&secured, &suite).await?;
             nobody_else_gets_in_and_who_only_reads_changes_nothing(&secured, &suite).await?;
@@ -141,6 +170,31 @@ async fn orders_of_every_kind_end(suite: &Suite, sku: &str) -> Result<()> {
         orders.push(suite.place(&order).await?);
     }
     suite.check(&orders).await?;
+    Ok(())
+}
+
+async fn every_service_speaks_tls_to_its_database(suite: &Suite) -> Result<()> {
+    for service in Service::ALL {
+        let (all, encrypted): (i64, i64) = sqlx::query_as(
+            "select count(*), count(*) filter (where ssl) from pg_stat_ssl join pg_stat_activity using (pid) \
+             where application_name = $1",
+        )
+        .bind(service.name())
+        .fetch_one(suite.database(service))
+        .await?;
+        ensure!(all > 0 && encrypted == all, "{} of {all} connections of {}", encrypted, service.name());
+    }
+    Ok(())
+}
+
+async fn a_database_of_another_authority_is_not_spoken_to(secured: &Secured, suite: &Suite) -> Result<()> {
+    let url = suite.database_url(Service::Order).to_owned() + &secured.database_options;
+    let mut command = Command::new(faulty_binary("order-service")?);
+    command.arg("migrate").env("DATABASE_URL", url.replace("ca.crt", "clients-ca.pem")).env("DATABASE_WAIT_SECS", "0");
+    command.env("HTTP_ADDR", "127.0.0.1:1").envs(secured.environment("order-service"));
+    let output = command.stdin(Stdio::null()).output().await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success() && said.contains("invalid peer certificate"), "{}: {said}", output.status);
     Ok(())
 }
 
