@@ -1,6 +1,6 @@
 //! Why no broker can be reached: an error code says that there was no answer, the client's own words say why.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -14,12 +14,11 @@ const FAILED: &str = "FAIL";
 
 /// The context of a client that asks: remembers what librdkafka said last of a connection that failed, such as
 /// `ssl://kafka:9093/bootstrap: SSL handshake failed: ... certificate verify failed`.
-#[derive(Debug, Default, Clone)]
-pub struct Reasons(Arc<Mutex<Option<String>>>);
+#[derive(Debug, Default)]
+pub struct Reasons(Mutex<Option<String>>);
 
 impl Reasons {
-    /// The last one.
-    pub fn last(&self) -> Option<String> {
+    fn last(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

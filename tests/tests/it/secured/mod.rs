@@ -148,7 +148,8 @@ fn over_tls_and_with_the_rights_of_the_manifests_and_no_others_every_promise_is_
             everybody_sees_its_own_topics_only(&secured, &suite).await?;
             nobody_else_gets_in_and_who_only_reads_changes_nothing(&secured, &suite).await?;
             an_operator_reads_lag_with_kafkas_own_command(&mut secured, &suite).await?;
-            what_is_taken_away_and_given_back_loses_nothing(&mut secured, &suite, &sku).await
+            what_is_taken_away_and_given_back_loses_nothing(&mut secured, &suite, &sku).await?;
+            suite.stop_all().await
         }
         .await;
         tell(&suite, &told);
