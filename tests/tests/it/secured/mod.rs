@@ -228,6 +228,11 @@ async fn everybody_sees_its_own_topics_only(secured: &Secured, suite: &Suite) ->
         let may = declared.iter().filter(|topic| rules.iter().any(|rule| rule.resource.is_topic(&topic.name)));
         let (seen, may) = (seen.collect::<BTreeSet<_>>(), may.map(|topic| &*topic.name).collect::<BTreeSet<_>>());
         ensure!(seen == may && !seen.is_empty(), "{user} sees {seen:?} instead of {may:?}");
+        for topic in topics.iter().filter(|topic| !topic["found"].is_null()) {
+            let name = topic["topic"].as_str().unwrap_or_default();
+            let told = rules.iter().any(|rule| rule.resource.is_topic(name) && rule.allows("DescribeConfigs"));
+            ensure!(topic["found"]["config"].is_null() != told, "{user} is told of the settings of {name}: {topic}");
+        }
     }
     Ok(())
 }

@@ -26,6 +26,12 @@ pub(super) struct Resource {
     pub(super) pattern_type: String,
 }
 
+impl Rule {
+    pub(super) fn allows(&self, operation: &str) -> bool {
+        self.operations.iter().any(|allowed| allowed == operation)
+    }
+}
+
 impl Resource {
     /// Whether this topic is one of them.
     pub(super) fn is_topic(&self, topic: &str) -> bool {
