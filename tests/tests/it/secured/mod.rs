@@ -126,7 +126,14 @@ async fn encrypt(admin_url: &str, key: &str, certificate: &str) -> Result<()> {
     sqlx::raw_sql("alter system set ssl = on").execute(&mut admin).await?;
     sqlx::raw_sql("select pg_reload_conf()").execute(&mut admin).await?;
     admin.close().await?;
-    Ok(())
+    eventually("PostgreSQL speaks TLS", BOUND, async || {
+        // The server as it is when it takes this connection.
+        let mut later = PgConnection::connect(admin_url).await?;
+        let is_on: bool = sqlx::query_scalar("select current_setting('ssl')::bool").fetch_one(&mut later).await?;
+        ensure!(is_on, "not yet");
+        Ok(later.close().await?)
+    })
+    .await
 }
 
 /// Giving everybody its rights takes Kafka's own command some ten seconds: so all of it is one story.
