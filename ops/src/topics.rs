@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use messaging::topics::TopicsError;
 
 /// What to do about it, where that isn't in the message.
-fn explained(error: TopicsError) -> anyhow::Error {
+pub(crate) fn explained(error: TopicsError) -> anyhow::Error {
     match &error {
         TopicsError::Unreachable { .. } => {
             anyhow!("{error}\nStart the suite with `make run`, or say where Kafka is: --bootstrap or KAFKA_BOOTSTRAP")

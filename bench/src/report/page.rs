@@ -230,14 +230,12 @@ const RATES: [(&str, Rate); 15] = [
     ("end to end, orders/s", |round| Some(round.end_to_end.as_ref()?.orders_per_second)),
     ("CPU roofline, orders/s", |round| Some(round.limits.as_ref()?.roofline.orders_per_second)),
     ("CPU seconds for 10,000 orders, all but the load", |round| {
-        let cpu = &round.end_to_end.as_ref()?.cpu_per_thousand;
-        Some(10.0 * (cpu.total() - cpu.0.get("load")?))
+        Some(10.0 * round.end_to_end.as_ref()?.cpu_but_the_load()?)
     }),
     // An order of another saga has another number of them.
     ("CPU microseconds for an event, all but the load", |round| {
         let found = round.end_to_end.as_ref()?;
-        let cpu = &found.cpu_per_thousand;
-        Some(1_000.0 * (cpu.total() - cpu.0.get("load")?) / found.events_per_order())
+        Some(1_000.0 * found.cpu_but_the_load()? / found.events_per_order())
     }),
     ("POST, orders/s, consumers stopped", |round| Some(round.post.as_ref()?.ceiling_per_second())),
     ("pgbench of a POST's rows, transactions/s", |round| Some(round.post.as_ref()?.best_single())),

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use contracts::topics::dead_letter;
 use messaging::Record;
 use messaging::kafka::{Reasons, metadata};
 use messaging::properties::Brokers;
-use messaging::topics::watermarks;
+use messaging::topics::{TopicsError, watermarks};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -20,6 +20,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::facts::{self, Offsets, Word};
 use super::places::Places;
 use super::service::Service;
+use crate::topics::explained;
 
 /// How long the broker may take for one answer, and between two records.
 const ASK_BOUND: Duration = Duration::from_secs(10);
@@ -344,12 +345,8 @@ pub(crate) type Reading = BaseConsumer<Reasons>;
 
 /// Every topic that the broker lists.
 pub(crate) fn listed(consumer: &Reading, brokers: &Brokers) -> Result<Metadata> {
-    metadata(consumer, ASK_BOUND).map_err(|why| {
-        anyhow!(
-            "Kafka at {brokers} doesn't answer: {why}\nStart the suite with `make run`, or say where Kafka is: \
-             --bootstrap or KAFKA_BOOTSTRAP"
-        )
-    })
+    metadata(consumer, ASK_BOUND)
+        .map_err(|why| explained(TopicsError::Unreachable { bootstrap: brokers.to_string(), why }))
 }
 
 /// A consumer that reads and leaves no trace.

@@ -72,13 +72,13 @@ pub(crate) fn partitions(settings: &Settings, wanted: &Wanted, listed: &[Listed]
             prefix => format!(" TOPIC_PREFIX={prefix}"),
         };
         // A broker doesn't list what its user has no rights on.
-        let missing_or = if settings.properties.names("security.protocol") {
+        let what = if settings.properties.names("security.protocol") {
             "missing, or this user may not see them"
         } else {
             "missing"
         };
         return Err(Complaint::Waits(format!(
-            "topics are {missing_or}: {}; make them: KAFKA_BOOTSTRAP={}{prefix} suite topics apply",
+            "topics are {what}: {}; make them: KAFKA_BOOTSTRAP={}{prefix} suite topics apply",
             missing.join(", "),
             settings.bootstrap
         )));

@@ -135,7 +135,7 @@ pub(super) struct Shape {
     led: bool,
 }
 
-/// One cluster: who asks, and who changes.
+/// One cluster: who asks, and who changes. Nobody polls an admin client, so it can't be heard on why there is no answer.
 pub(super) struct Broker {
     bootstrap: String,
     asking: Arc<BaseConsumer<Reasons>>,

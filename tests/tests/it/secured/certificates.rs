@@ -1,6 +1,6 @@
 //! Certificates as Strimzi hands them out: one authority for the brokers, one for the clients.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -39,12 +39,12 @@ fn of(name: &str, addresses: &[&str]) -> Result<CertificateParams> {
 }
 
 /// A client's folder, with the names that `deploy/kubernetes` mounts under `/etc/kafka`.
-pub(super) fn folder(parent: &Path, name: &str, brokers: &Authority, clients: &Authority) -> Result<PathBuf> {
+pub(super) fn folder(parent: &Path, name: &str, brokers: &Authority, clients: &Authority) -> Result<()> {
     let folder = parent.join(name);
     std::fs::create_dir(&folder)?;
     let (key, certificate) = clients.sign(name, &[])?;
     std::fs::write(folder.join("ca.crt"), &brokers.certificate)?;
     std::fs::write(folder.join("user.crt"), certificate)?;
     std::fs::write(folder.join("user.key"), key)?;
-    Ok(folder)
+    Ok(())
 }
