@@ -19,7 +19,7 @@ benched = $(addprefix --package ,bench order-service payment-service inventory-s
 shell_files = suite .ci/run $(wildcard deploy/*.sh deploy/kubernetes/*.sh tests/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compose-test chaos chaos-short crash-matrix bounds kubernetes check bench bench-soak bench-smoke stop reset bootstrap
+.PHONY: help run test compose-test chaos chaos-short crash-matrix bounds kubernetes check bench bench-soak bench-spring bench-smoke stop reset bootstrap
 
 help: ## Print this
 	@echo 'make TARGET'
@@ -74,6 +74,11 @@ bench: bootstrap ## Measure everything on an idle machine (half an hour, and the
 bench-soak: bootstrap ## Twenty minutes at half of what `make bench` found
 	$(CARGO) build $(CARGO_FLAGS) --release $(benched) --bins
 	@exec $(target)/release/bench soak
+
+bench-spring: ## Ten minutes beside two of the services as they are written with Spring; needs a JDK
+	@deploy/bootstrap.sh jdk
+	$(CARGO) build $(CARGO_FLAGS) --release $(benched) --bins
+	@exec $(target)/release/bench spring
 
 bench-smoke: bootstrap ## Two minutes: batches against single events, CPU seconds per 1,000 orders
 	$(build) --workspace --bins

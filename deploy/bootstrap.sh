@@ -2,7 +2,7 @@
 # Makes sure that this machine can build and run the suite: a C compiler, make, Rust, Java 17+ and Maven.
 # On Debian and Ubuntu, as root or with password-less sudo, it installs what is missing. Elsewhere it names the one line
 # to type and ends with status 3. With `tests` as its argument it also looks for what only the tests need: Prometheus, and
-# OpenSSL to build against, for Kafka over TLS.
+# OpenSSL to build against, for Kafka over TLS; with `jdk`, for a Java compiler, which only `make bench-spring` needs.
 set -eu
 
 rust_minimum=1.95
@@ -62,6 +62,10 @@ if [ "${1:-}" = tests ]; then
     need 'OpenSSL (for the tests)' 'libssl-dev pkg-config'
     tests="$tests openssl@3 pkgconf"
   fi
+fi
+
+if [ "${1:-}" = jdk ]; then
+  have "$(java_command)c" || need "a Java compiler (JDK $java_minimum)" "$(is_debian && java_package | sed 's/jre/jdk/' || echo java)"
 fi
 
 if [ -n "$missing" ]; then

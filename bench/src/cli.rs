@@ -29,6 +29,8 @@ enum Command {
     Run(Run),
     /// Twenty minutes at half of what end to end reached, then the page
     Soak(Run),
+    /// The suite beside two of its services as they are written with Spring, then the page; prints the ratios
+    Spring(Run),
     /// Two minutes for CI: batches against one event per transaction, and CPU seconds per 1,000 orders
     Smoke,
     /// Once end to end with settings of one's own, for looking into something: figures and the dearest statements
@@ -110,6 +112,12 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Soak(run) => {
             plan::soak(&run.out).await?;
             finish(&run)
+        }
+        Command::Spring(run) => {
+            plan::beside_spring(&run.out, run.rounds).await?;
+            print!("{}", report::beside_spring(&report::load_spring(&run.out)?));
+            // The page is that of `bench run`, where there is one.
+            if report::is_kept(&run.out, "provenance", 0) { finish(&run) } else { Ok(()) }
         }
         Command::Try(Try { orders, settings, statements, rate, drain, against, against_set, pairs }) => {
             let trial = match rate {

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use crate::limits;
 use crate::load::Mix;
 use crate::report::{self, keep};
-use crate::rig::{CountStatements, Overrides, Servers};
+use crate::rig::{CountStatements, Overrides, Servers, Spring};
 use crate::scenarios::end_to_end::Load;
-use crate::scenarios::{Size, drain, end_to_end, latency, post, recovery, soak};
+use crate::scenarios::{Size, drain, end_to_end, latency, post, recovery, soak, spring};
 
 /// What is switched off, one at a time, to see what it is worth: (name in the table, settings). First nothing, beside the
 /// others: an hour ago is another machine.
@@ -132,6 +132,25 @@ pub async fn soak(out: &Path) -> Result<()> {
     let mut servers = start().await?;
     keep(out, "soak-provenance", 0, async || report::Provenance::read(&servers).await).await?;
     keep(out, "soak", 0, async || soak::measure(&mut servers, Size::FULL, 1, rate).await).await?;
+    Ok(())
+}
+
+/// The suite beside Spring.
+///
+/// # Errors
+/// When Spring's program can't be built, or anything fails.
+pub async fn beside_spring(out: &Path, rounds: usize) -> Result<()> {
+    let program = Spring::build().await?;
+    let mut servers = start().await?;
+    keep(out, "spring-provenance", 0, async || report::SpringProvenance::read(&servers).await).await?;
+    if !(1..=rounds).all(|round| report::is_kept(out, "spring", round)) {
+        // For the broker to be warm.
+        end_to_end::measure(&mut servers, Load::plain(few_orders(), 1)).await?;
+    }
+    for round in 1..=rounds {
+        let seed = u64::try_from(round)?;
+        keep(out, "spring", round, async || spring::measure(&mut servers, Size::FULL, seed, &program).await).await?;
+    }
     Ok(())
 }
 

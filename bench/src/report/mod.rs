@@ -3,9 +3,11 @@
 mod model;
 mod page;
 mod plots;
+mod spring;
 mod targets;
 
-pub use model::{Provenance, Results, Round, is_kept, keep, load};
+pub use model::{Provenance, Results, Round, SpringProvenance, is_kept, keep, load, load_spring};
 pub use page::{attempted, paced, smoke, write_page, write_readme};
+pub use spring::beside_spring;
 pub use targets::Targets;
 pub(crate) use targets::median;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{Flush, Limits, LowLoad, flush};
 use crate::plan::ABLATIONS;
-use crate::rig::{Durability, Mails, Servers};
-use crate::scenarios::{Drain, DrainBesideRows, EndToEnd, Latency, Post, Recovery, Soak};
+use crate::rig::{Durability, Mails, Servers, Spring};
+use crate::scenarios::{BesideSpring, Drain, DrainBesideRows, EndToEnd, Latency, Post, Recovery, Soak};
 
 /// What was measured, where and under which settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +60,25 @@ impl Provenance {
             mails: Mails::place()?.to_owned(),
             flush_before: flush::measure(servers.folder()).await?,
         })
+    }
+}
+
+/// Where and how the suite was measured beside Spring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpringProvenance {
+    /// As of every run.
+    pub run: Provenance,
+    /// The version of the JVM.
+    pub jvm: String,
+}
+
+impl SpringProvenance {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When a tool is missing.
+    pub async fn read(servers: &Servers) -> Result<Self> {
+        Ok(Self { run: Provenance::read(servers).await?, jvm: Spring::jvm()? })
     }
 }
 
@@ -126,6 +145,10 @@ pub struct Results {
     pub soak_provenance: Option<Provenance>,
     /// Twenty minutes.
     pub soak: Option<Soak>,
+    /// Where and how the suite was measured beside Spring.
+    pub spring_provenance: Option<SpringProvenance>,
+    /// The rounds of it.
+    pub spring: Vec<BesideSpring>,
     /// What a flush cost after everything else.
     pub flush_after: Option<Flush>,
 }
@@ -220,6 +243,16 @@ pub fn load(out: &Path) -> Result<Results> {
         recovery: read(out, "recovery", 0)?,
         soak_provenance: read(out, "soak-provenance", 0)?,
         soak: read(out, "soak", 0)?,
+        spring_provenance: read(out, "spring-provenance", 0)?,
+        spring: load_spring(out)?,
         flush_after: read(out, "flush-after", 0)?,
     })
+}
+
+/// The rounds beside Spring that are in `out`.
+///
+/// # Errors
+/// When a file is no result.
+pub fn load_spring(out: &Path) -> Result<Vec<BesideSpring>> {
+    (1..).map_while(|round| read(out, "spring", round).transpose()).collect()
 }

@@ -7,11 +7,14 @@ use anyhow::{Context, Result};
 
 use super::model::{Provenance, Results, Round};
 use super::plots;
+use super::spring::{beside_spring, summary};
 use super::targets::{Targets, drained, median};
+use crate::limits::Roofline;
 use crate::measure::histogram::Percentiles;
 use crate::measure::postgres::{DatabaseCounts, Statement};
 use crate::measure::{CpuSeconds, Requests};
 use crate::plan::ABLATIONS;
+use crate::rig::HEAP_MB;
 use crate::scenarios::{Drain, EndToEnd, Latency, Recovery, Stages};
 
 /// What `bench smoke` prints.
@@ -122,7 +125,8 @@ pub fn write_readme(results: &Results, readme: &Path) -> Result<()> {
     let text = std::fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
     let (before, rest) = text.split_once(README_BEGIN).context("the README has no mark where figures begin")?;
     let (_, after) = rest.split_once(README_END).context("the README has no mark where figures end")?;
-    let text = format!("{before}{README_BEGIN}{}{README_END}{after}", readme_figures(results));
+    let beside = summary(&results.spring).map_or_else(String::new, |text| format!("\n{text}"));
+    let text = format!("{before}{README_BEGIN}{}{beside}{README_END}{after}", readme_figures(results));
     std::fs::write(readme, text).with_context(|| format!("writing {}", readme.display()))
 }
 
@@ -195,6 +199,7 @@ fn render(results: &Results) -> String {
     ablations(&mut text, results);
     recovery(&mut text, results);
     soak(&mut text, results);
+    spring(&mut text, results);
     text
 }
 
@@ -305,14 +310,31 @@ fn counts(text: &mut String, results: &Results) {
 fn cpu(text: &mut String, results: &Results) {
     let runs: Vec<_> = results.rounds.iter().filter_map(|round| round.end_to_end.as_ref()).collect();
     let Some(first) = runs.first() else { return };
-    let _ = writeln!(text, "## CPU seconds for 1,000 orders, end to end\n\n| | median |\n|---|---|");
+    let _ = writeln!(
+        text,
+        "## CPU seconds for 1,000 orders, end to end\n\nBeside what the roofline counts of it: the request, the rows in batches of 500, the \
+         records in large batches. Of the services it counts nothing else, neither the calls of the gateway nor the mails.\n\n\
+         | | median | in the roofline |\n|---|---|---|"
+    );
     for name in first.cpu_per_thousand.0.keys() {
         let seconds: Vec<f64> = runs.iter().filter_map(|run| run.cpu_per_thousand.0.get(name).copied()).collect();
-        if let Some(middle) = median(&seconds) {
-            let _ = writeln!(text, "| {name} | {middle:.3} |");
-        }
+        let Some(middle) = median(&seconds) else { continue };
+        let counted: Vec<f64> =
+            results.rounds.iter().filter_map(|round| counted(name, &round.limits.as_ref()?.roofline)).collect();
+        let counted = median(&counted).map_or_else(|| "-".to_owned(), |seconds| format!("{:.3}", 1_000.0 * seconds));
+        let _ = writeln!(text, "| {name} | {middle:.3} | {counted} |");
     }
     text.push('\n');
+}
+
+/// The CPU seconds that the roofline counts of an order for what runs under this name.
+fn counted(name: &str, roofline: &Roofline) -> Option<f64> {
+    match name {
+        "order-service" => Some(roofline.http),
+        "postgres" => Some(roofline.rows),
+        "kafka" => Some(roofline.broker),
+        _ => None,
+    }
 }
 
 fn ablations(text: &mut String, results: &Results) {
@@ -350,6 +372,22 @@ fn soak(text: &mut String, results: &Results) {
         minutes.join(", "),
         memory.join(", "),
         run.violations
+    );
+}
+
+fn spring(text: &mut String, results: &Results) {
+    let Some(provenance) = &results.spring_provenance else { return };
+    if results.spring.is_empty() {
+        return;
+    }
+    let at = other_commit(results, Some(&provenance.run));
+    let _ = writeln!(
+        text,
+        "## Beside Spring\n\nTwo of the services as they are written with Spring Boot ([bench/spring](../bench/spring/README.md)), on the same \
+         servers, tables, topics and durability ({}, at most {HEAP_MB} MB of heap), once warm; the median of {} rounds{at}.\n\n{}",
+        provenance.jvm,
+        results.spring.len(),
+        beside_spring(&results.spring)
     );
 }
 

@@ -256,6 +256,16 @@ impl Suite {
         &self.pools[&service]
     }
 
+    /// A service's database, as the service itself reaches it.
+    pub fn url(&self, service: Service) -> &str {
+        &self.urls[&service]
+    }
+
+    /// Where the files of its programs are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What the names of its databases begin with, and no other suite's.
     pub fn database_prefix(&self) -> String {
         format!("{}_", self.name)

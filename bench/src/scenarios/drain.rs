@@ -57,18 +57,7 @@ impl DrainBesideRows {
 /// # Errors
 /// When anything fails.
 pub async fn measure(servers: &mut Servers, orders: usize, seed: u64, overrides: &Overrides) -> Result<Vec<Drain>> {
-    // The backlog itself is made with the defaults.
-    let mut suite = Suite::prepare(servers, Overrides { environment: Vec::new(), ..overrides.clone() }).await?;
-    suite.start(Service::Order).await?;
-    let bodies = Bodies::new(seed, Skus::Zipf, Mix::GOOD);
-    let address = suite.address(Service::Order);
-    let placed = run(Run { address, pace: Pace::AsFastAsTaken, orders, connections: 64, bodies }).await?;
-    all_taken(&placed, orders)?;
-    let counter = Counter::connect(suite.bootstrap())?;
-    until_published(&counter, &suite, Service::Order, orders).await?;
-    suite.stop(Service::Order).await?;
-    suite.set_overrides(overrides.clone());
-
+    let (mut suite, counter) = backlog(servers, orders, seed, overrides).await?;
     let mut found = Vec::new();
     for (service, events, answers) in [
         (Service::Inventory, orders, orders),
@@ -92,6 +81,27 @@ pub async fn beside_rows(servers: &mut Servers, size: Size, seed: u64) -> Result
     let before = limit(servers, size).await?;
     let drains = measure(servers, size.drain_orders, seed, &Overrides::default()).await?;
     Ok(DrainBesideRows { rows: [before, limit(servers, size).await?], drains })
+}
+
+/// A suite with `overrides` of which no service runs, before each consumer `order.placed` of `orders` orders.
+pub(super) async fn backlog(
+    servers: &mut Servers,
+    orders: usize,
+    seed: u64,
+    overrides: &Overrides,
+) -> Result<(Suite, Counter)> {
+    // The backlog itself is made with the defaults.
+    let mut suite = Suite::prepare(servers, Overrides { environment: Vec::new(), ..overrides.clone() }).await?;
+    suite.start(Service::Order).await?;
+    let bodies = Bodies::new(seed, Skus::Zipf, Mix::GOOD);
+    let address = suite.address(Service::Order);
+    let placed = run(Run { address, pace: Pace::AsFastAsTaken, orders, connections: 64, bodies }).await?;
+    all_taken(&placed, orders)?;
+    let counter = Counter::connect(suite.bootstrap())?;
+    until_published(&counter, &suite, Service::Order, orders).await?;
+    suite.stop(Service::Order).await?;
+    suite.set_overrides(overrides.clone());
+    Ok((suite, counter))
 }
 
 async fn limit(servers: &mut Servers, size: Size) -> Result<Batched> {

@@ -9,6 +9,7 @@ pub mod post;
 pub mod recovery;
 mod rest;
 pub mod soak;
+pub mod spring;
 mod stages;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ pub use latency::Latency;
 pub use post::{Post, Turn};
 pub use recovery::Recovery;
 pub use soak::Soak;
+pub use spring::BesideSpring;
 pub use stages::Stages;
 
 /// How much is sent: enough to be trusted, or enough to show that it works.

@@ -74,7 +74,8 @@ pub async fn measure(servers: &mut Servers, size: Size, seed: u64, overrides: &O
         let rate = found.ceiling_per_second() * f64::from(percent) / 100.0;
         servers.settle().await?;
         let orders = count_at(rate, size.steady_secs)?;
-        let placed = send(&suite, orders, Pace::PerSecond(rate), seed + u64::from(percent)).await?;
+        let placed =
+            send(suite.address(Service::Order), orders, Pace::PerSecond(rate), seed + u64::from(percent)).await?;
         found.at_share.push(AtShare {
             percent,
             rate,
@@ -101,7 +102,8 @@ async fn ceilings(
     for (turn, clients) in (1..).zip(POST_CLIENTS) {
         servers.settle().await?;
         let before = CpuSeconds::read(&trees)?;
-        let ceiling = send(&suite, size.ceiling_orders, Pace::AsFastAsTaken, seed + 1_000 * turn).await?;
+        let ceiling =
+            send(suite.address(Service::Order), size.ceiling_orders, Pace::AsFastAsTaken, seed + 1_000 * turn).await?;
         cpu.add(&CpuSeconds::read(&trees)?.since(&before));
         sent += size.ceiling_orders;
         // What the relay has left would be taken from pgbench.
@@ -115,16 +117,17 @@ async fn ceilings(
 }
 
 /// order-service alone on fresh data, warm.
-async fn order_service(servers: &mut Servers, size: Size, seed: u64, overrides: Overrides) -> Result<Suite> {
+pub(super) async fn order_service(servers: &mut Servers, size: Size, seed: u64, overrides: Overrides) -> Result<Suite> {
     let mut suite = Suite::prepare(servers, overrides).await?;
     suite.start(Service::Order).await?;
-    send(&suite, size.warm_up_orders, Pace::AsFastAsTaken, seed).await?;
+    send(suite.address(Service::Order), size.warm_up_orders, Pace::AsFastAsTaken, seed).await?;
     Ok(suite)
 }
 
-async fn send(suite: &Suite, orders: usize, pace: Pace, seed: u64) -> Result<Placed> {
+/// Places orders at whatever answers at `address` like order-service.
+pub(super) async fn send(address: &str, orders: usize, pace: Pace, seed: u64) -> Result<Placed> {
     let bodies = Bodies::new(seed, Skus::Zipf, Mix::SHOP);
-    let placed = run(Run { address: suite.address(Service::Order), pace, orders, connections: 64, bodies }).await?;
+    let placed = run(Run { address, pace, orders, connections: 64, bodies }).await?;
     all_taken(&placed, orders)?;
     Ok(placed)
 }
