@@ -1,7 +1,8 @@
 //! The suite on servers as `deploy/kubernetes` has them. Kafka: TLS, clients known by their certificates, each with the rights
-//! of its `KafkaUser` and no others. PostgreSQL: TLS, the server known by its certificate.
+//! of its `KafkaUser` and no others; two of the services by passwords instead. PostgreSQL: TLS, the server known by its certificate.
 
 mod certificates;
+mod passwords;
 mod rights;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use tokio::process::Command;
 use tokio::try_join;
 
 use self::certificates::Authority;
+use self::passwords::Mechanism;
 use self::rights::Rule;
 use crate::dead_letters::{DO_IT, dlt_with, gateway_is, wait_dead};
 use crate::{RUNTIME, tell};
@@ -26,7 +28,10 @@ use crate::{RUNTIME, tell};
 /// Who clients of a broker are, and how they reach it.
 struct Secured {
     cluster: PrivateCluster,
+    /// Where clients are known by their certificates.
     bootstrap: String,
+    /// Where they are known by their passwords.
+    bootstrap_of_passwords: String,
     properties: String,
     database_options: String,
     users: BTreeMap<String, Vec<Rule>>,
@@ -34,10 +39,10 @@ struct Secured {
 }
 
 impl Secured {
-    /// Two listeners: one for those whom this test trusts with everything, and one as Strimzi makes it.
+    /// Three listeners: one for those whom this test trusts with everything, one as Strimzi makes it, one for passwords.
     async fn start() -> Result<Self> {
         let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes");
-        let (folder, port) = (Scratch::new("secured")?, free_port()?);
+        let (folder, ports) = (Scratch::new("secured")?, [free_port()?, free_port()?]);
         let (brokers, clients) = (Authority::new("cluster-ca")?, Authority::new("clients-ca")?);
         let (key, certificate) = brokers.sign("suite-kafka", &["127.0.0.1"])?;
         let (own, trusted) = (folder.path().join("broker.pem"), folder.path().join("clients-ca.pem"));
@@ -48,7 +53,11 @@ impl Secured {
             certificates::folder(folder.path(), user, &brokers, &clients)?;
         }
         certificates::folder(folder.path(), "stranger", &brokers, &Authority::new("clients-ca")?)?;
-        let cluster = Cluster::private_with(|options| listen(options, port, &own, &trusted)).await?;
+        let mut cluster = Cluster::private_with(|options| listen(options, ports, &own, &trusted)).await?;
+        let by_scram = users.keys().filter(|user| Mechanism::of(user) == Some(Mechanism::Scram));
+        for user in by_scram {
+            passwords::make_known(cluster.kafka()?, user).await?;
+        }
         let database = Authority::new("database-ca")?;
         let (key, certificate) = database.sign("suite-database-rw", &["127.0.0.1"])?;
         encrypt(cluster.admin_url(), &key, &certificate).await?;
@@ -56,7 +65,8 @@ impl Secured {
         let database_options = variable(&manifests.join("components/postgres/postgres.env"), "DATABASE_OPTIONS")?;
         Ok(Self {
             cluster,
-            bootstrap: format!("127.0.0.1:{port}"),
+            bootstrap: format!("127.0.0.1:{}", ports[0]),
+            bootstrap_of_passwords: format!("127.0.0.1:{}", ports[1]),
             properties: variable(&manifests.join("components/kafka/kafka.env"), "KAFKA_PROPERTIES")?,
             database_options: database_options.replace("/etc/postgres", &folder.path().display().to_string()),
             users,
@@ -64,13 +74,26 @@ impl Secured {
         })
     }
 
-    /// What a client with `name`'s certificate is told.
+    /// What a client with `name`'s certificate or password is told.
     fn environment(&self, name: &str) -> Vec<(String, String)> {
-        let folder = self.folder.path().join(name).display().to_string();
-        vec![
-            ("KAFKA_BOOTSTRAP".to_owned(), self.bootstrap.clone()),
-            ("KAFKA_PROPERTIES".to_owned(), self.properties.replace("/etc/kafka", &folder)),
-        ]
+        match Mechanism::of(name) {
+            Some(mechanism) => self.with_password(name, mechanism, &passwords::of(name)),
+            None => {
+                let folder = self.folder.path().join(name).display().to_string();
+                told(&self.bootstrap, self.properties.replace("/etc/kafka", &folder))
+            }
+        }
+    }
+
+    fn with_password(&self, name: &str, mechanism: Mechanism, password: &str) -> Vec<(String, String)> {
+        let authority = self.folder.path().join(name).join("ca.crt");
+        let properties = format!(
+            "security.protocol=sasl_ssl,ssl.ca.location={},sasl.mechanism={},sasl.username={name},sasl.password={}",
+            authority.display(),
+            mechanism.name(),
+            password.replace(',', "\\,")
+        );
+        told(&self.bootstrap_of_passwords, properties)
     }
 
     fn settings(&self) -> Settings {
@@ -79,26 +102,41 @@ impl Secured {
         Settings { build: Build::Faulty, database_options, environment_of, ..Settings::default() }
     }
 
-    /// Runs the command line with `user`'s certificate.
+    /// Runs the command line as `user`.
     async fn suite(&self, suite: &Suite, user: &str, words: &[&str]) -> Result<Output> {
-        let mut command = Command::new(faulty_binary("suite")?);
-        command.args(words).envs(self.environment(user)).env("TOPIC_PREFIX", suite.physical(""));
-        Ok(command.stdin(Stdio::null()).output().await?)
+        suite_as(suite, &self.environment(user), words).await
     }
 }
 
-fn listen(options: &mut KafkaOptions, port: u16, own: &Path, trusted: &Path) {
+/// Runs the command line as who these variables tell of.
+async fn suite_as(suite: &Suite, environment: &[(String, String)], words: &[&str]) -> Result<Output> {
+    let mut command = Command::new(faulty_binary("suite")?);
+    command.args(words).envs(environment.iter().cloned()).env("TOPIC_PREFIX", suite.physical(""));
+    Ok(command.stdin(Stdio::null()).output().await?)
+}
+
+fn told(bootstrap: &str, properties: String) -> Vec<(String, String)> {
+    vec![("KAFKA_BOOTSTRAP".to_owned(), bootstrap.to_owned()), ("KAFKA_PROPERTIES".to_owned(), properties)]
+}
+
+fn listen(options: &mut KafkaOptions, [secured, passwords]: [u16; 2], own: &Path, trusted: &Path) {
     let controller = options.voters[0].1;
-    let trusting = format!("PLAINTEXT://127.0.0.1:{}", options.port);
-    let secured = format!("SECURED://127.0.0.1:{port}");
+    let for_clients = format!(
+        "PLAINTEXT://127.0.0.1:{},SECURED://127.0.0.1:{secured},PASSWORDS://127.0.0.1:{passwords}",
+        options.port
+    );
     let of_clients = |name: &str| format!("listener.name.secured.ssl.{name}");
+    let of_passwords = |name: &str| format!("listener.name.passwords.ssl.{name}");
+    options.settings.extend(passwords::listener("passwords"));
     options.settings.extend([
-        ("listeners".to_owned(), format!("{trusting},{secured},CONTROLLER://127.0.0.1:{controller}")),
-        ("advertised.listeners".to_owned(), format!("{trusting},{secured}")),
+        ("listeners".to_owned(), format!("{for_clients},CONTROLLER://127.0.0.1:{controller}")),
+        ("advertised.listeners".to_owned(), for_clients),
         (
             "listener.security.protocol.map".to_owned(),
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SSL".to_owned(),
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SSL,PASSWORDS:SASL_SSL".to_owned(),
         ),
+        (of_passwords("keystore.type"), "PEM".to_owned()),
+        (of_passwords("keystore.location"), own.display().to_string()),
         ("authorizer.class.name".to_owned(), "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
         ("super.users".to_owned(), "User:ANONYMOUS".to_owned()),
         (of_clients("client.auth"), "required".to_owned()),
@@ -156,7 +194,8 @@ fn over_tls_and_with_the_rights_of_the_manifests_and_no_others_every_promise_is_
             nobody_else_gets_in_and_who_only_reads_changes_nothing(&secured, &suite).await?;
             an_operator_reads_lag_with_kafkas_own_command(&mut secured, &suite).await?;
             what_is_taken_away_and_given_back_loses_nothing(&mut secured, &suite, &sku).await?;
-            suite.stop_all().await
+            suite.stop_all().await?;
+            nobody_tells_a_password(&suite)
         }
         .await;
         tell(&suite, &told);
@@ -246,10 +285,25 @@ async fn everybody_sees_its_own_topics_only(secured: &Secured, suite: &Suite) ->
 
 async fn nobody_else_gets_in_and_who_only_reads_changes_nothing(secured: &Secured, suite: &Suite) -> Result<()> {
     let (list, apply) = (["topics", "list"], ["topics", "apply", "--partitions", "2", "--prefix", "elsewhere."]);
-    let refused = try_join!(secured.suite(suite, "stranger", &list), secured.suite(suite, "operator", &apply))?;
-    for (output, why) in [(refused.0, "alert"), (refused.1, "authoriz")] {
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(!output.status.success() && said.to_lowercase().contains(why), "{}: {said}", output.status);
+    let wrong = |service: Service, mechanism| secured.with_password(service.name(), mechanism, "hush-of-nobody");
+    let (scram, plain) = (wrong(Service::Payment, Mechanism::Scram), wrong(Service::Notification, Mechanism::Plain));
+    let (stranger, operator, scram, plain) = try_join!(
+        secured.suite(suite, "stranger", &list),
+        secured.suite(suite, "operator", &apply),
+        suite_as(suite, &scram, &list),
+        suite_as(suite, &plain, &list)
+    )?;
+    let wrong = "authentication failed";
+    for (output, why) in [(stranger, "alert"), (operator, "authoriz"), (scram, wrong), (plain, wrong)] {
+        let said = String::from_utf8_lossy(&output.stderr).to_lowercase();
+        ensure!(!output.status.success() && said.contains(why) && !said.contains("hush"), "{}: {said}", output.status);
+    }
+    Ok(())
+}
+
+fn nobody_tells_a_password(suite: &Suite) -> Result<()> {
+    for service in [Service::Payment, Service::Notification] {
+        ensure!(!log(suite, service)?.contains(&passwords::of(service.name())), "{} does", service.name());
     }
     Ok(())
 }

@@ -73,10 +73,12 @@ pub(super) async fn change(kafka: &Kafka, verb: &str, user: &str, rules: &[Rule]
     for rule in rules {
         alike.entry((&rule.resource.pattern_type, &rule.operations)).or_default().push(&rule.resource);
     }
-    let (bootstrap, principal) = (kafka.bootstrap(), format!("User:CN={user}"));
+    // By its certificate, and by its password.
+    let (bootstrap, principals) = (kafka.bootstrap(), [format!("User:CN={user}"), format!("User:{user}")]);
     for ((pattern, operations), resources) in alike {
         let pattern = if pattern == "prefix" { "prefixed" } else { pattern };
-        let mut arguments = vec!["--bootstrap-server", &bootstrap, verb, "--allow-principal", &principal];
+        let mut arguments = vec!["--bootstrap-server", &bootstrap, verb];
+        arguments.extend(principals.iter().flat_map(|principal| ["--allow-principal", principal.as_str()]));
         if verb == "--remove" {
             arguments.push("--force");
         }
