@@ -155,12 +155,11 @@ impl Attempt {
             Trial::Drain => {
                 let found = drain::measure(servers, orders, 1, &overrides).await?;
                 let mut figures = Figures::new();
-                for drain in &found {
+                for drain in &found.drains {
                     figures.extend(cpu(&drain.service, &drain.cpu_per_thousand));
                     figures.insert(format!("{} events/s", drain.service), drain.events_per_second);
                 }
-                // Whether anything was lost is seen by its count: it waits for an answer to each event.
-                Ran { text: serde_json::to_string_pretty(&found)? + "\n", figures, violations: 0 }
+                Ran { text: serde_json::to_string_pretty(&found)? + "\n", figures, violations: found.violations }
             }
         })
     }

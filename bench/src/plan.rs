@@ -164,5 +164,6 @@ pub async fn smoke() -> Result<(String, usize)> {
     let batched = drain::measure(&mut servers, size.drain_orders, 1, &Overrides::default()).await?;
     let one_by_one = Overrides::default().with("BATCH_MAX", 1);
     let single = drain::measure(&mut servers, size.drain_orders_at_size_1, 1, &one_by_one).await?;
-    Ok((report::smoke(&whole, &batched, &single), whole.violations))
+    let violations = whole.violations + batched.violations + single.violations;
+    Ok((report::smoke(&whole, &batched, &single), violations))
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{Flush, Limits, LowLoad, flush};
 use crate::plan::ABLATIONS;
 use crate::rig::{Durability, Mails, Servers, Spring};
-use crate::scenarios::{BesideSpring, Drain, DrainBesideRows, EndToEnd, Latency, Post, Recovery, Soak};
+use crate::scenarios::{BesideSpring, DrainBesideRows, Drains, EndToEnd, Latency, Post, Recovery, Soak};
 
 /// What was measured, where and under which settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ pub struct Round {
     /// A backlog per consumer, and the limit of the first.
     pub drain: Option<DrainBesideRows>,
     /// With one event in each transaction.
-    pub drain_size_1: Option<Vec<Drain>>,
+    pub drain_size_1: Option<Drains>,
     /// What a hop and a commit take at a low load.
     pub limits_low: Option<LowLoad>,
     /// Placed to final at a low load.
@@ -160,8 +160,13 @@ impl Results {
         let whole = rounds.chain([&self.counts]).chain(&self.ablations).flatten().map(|run| run.violations);
         let latency = self.rounds.iter().flat_map(|round| [&round.latency_low, &round.latency_half]);
         let latency = latency.flatten().map(|run| run.violations);
+        let drains = self
+            .rounds
+            .iter()
+            .flat_map(|round| [round.drain.as_ref().map(|beside| &beside.found), round.drain_size_1.as_ref()]);
+        let drains = drains.flatten().map(|drains| drains.violations);
         let killed = self.recovery.iter().flatten().map(|run| run.violations);
-        whole.chain(latency).chain(killed).chain(self.soak.iter().map(|run| run.violations)).sum()
+        whole.chain(latency).chain(drains).chain(killed).chain(self.soak.iter().map(|run| run.violations)).sum()
     }
 }
 

@@ -8,17 +8,17 @@ use anyhow::{Context, Result};
 use super::model::{Provenance, Results, Round};
 use super::plots;
 use super::spring::{beside_spring, summary};
-use super::targets::{Targets, drained, median};
+use super::targets::{Targets, median};
 use crate::limits::Roofline;
 use crate::measure::histogram::Percentiles;
 use crate::measure::postgres::{DatabaseCounts, Statement};
 use crate::measure::{CpuSeconds, Requests};
 use crate::plan::ABLATIONS;
 use crate::rig::HEAP_MB;
-use crate::scenarios::{Drain, EndToEnd, Latency, Recovery, Stages};
+use crate::scenarios::{Drains, EndToEnd, Latency, Recovery, Stages};
 
 /// What `bench smoke` prints.
-pub fn smoke(whole: &EndToEnd, batched: &[Drain], single: &[Drain]) -> String {
+pub fn smoke(whole: &EndToEnd, batched: &Drains, single: &Drains) -> String {
     let build =
         if cfg!(debug_assertions) { "development build: seconds are not those of a release" } else { "release build" };
     let mut text = format!(
@@ -32,7 +32,7 @@ pub fn smoke(whole: &EndToEnd, batched: &[Drain], single: &[Drain]) -> String {
         let _ = write!(text, " {name} {seconds:.3}");
     }
     text.push_str("\nevents drained, adaptive batches / one event per transaction:");
-    for (with, without) in batched.iter().zip(single) {
+    for (with, without) in batched.drains.iter().zip(&single.drains) {
         let _ = write!(text, " {} {:.1}", with.service, with.events_per_second / without.events_per_second);
     }
     text.push('\n');
@@ -231,7 +231,7 @@ fn provenance(text: &mut String, results: &Results) {
 
 type Rate = fn(&Round) -> Option<f64>;
 
-const RATES: [(&str, Rate); 15] = [
+const RATES: [(&str, Rate); 19] = [
     ("end to end, orders/s", |round| Some(round.end_to_end.as_ref()?.orders_per_second)),
     ("CPU roofline, orders/s", |round| Some(round.limits.as_ref()?.roofline.orders_per_second)),
     ("CPU seconds for 10,000 orders, all but the load", |round| {
@@ -245,7 +245,11 @@ const RATES: [(&str, Rate); 15] = [
     ("POST, orders/s, consumers stopped", |round| Some(round.post.as_ref()?.ceiling_per_second())),
     ("pgbench of a POST's rows, transactions/s", |round| Some(round.post.as_ref()?.best_single())),
     ("bare axum, requests/s", |round| Some(round.limits.as_ref()?.bare_axum.ceiling_per_second)),
+    ("pgbench of inventory's rows, n = 1, events/s", |round| of_batches(round, 1)),
+    ("pgbench of inventory's rows, n = 100, events/s", |round| of_batches(round, 100)),
     ("pgbench of inventory's rows, n = 500, events/s", |round| Some(round.drain.as_ref()?.rows_per_second())),
+    ("what this broker takes, records/s", |round| Some(round.limits.as_ref()?.broker.produced_per_second)),
+    ("what it hands out, records/s", |round| Some(round.limits.as_ref()?.broker.consumed_per_second)),
     ("one Kafka hop in a tight loop, p50, ms", |round| Some(round.limits.as_ref()?.broker.hop.p50_ms)),
     ("one commit in a tight loop, p50, ms", |round| Some(round.limits.as_ref()?.commits.alone.p50_ms)),
     ("one Kafka hop, 100 in a second, p50, ms", |round| Some(round.limits_low.as_ref()?.hop.p50_ms)),
@@ -254,6 +258,12 @@ const RATES: [(&str, Rate); 15] = [
     ("placed to final at 100 orders/s, p99, ms", |round| Some(round.latency_low.as_ref()?.done.p99_ms)),
     ("placed to final at half load, p50, ms", |round| Some(round.latency_half.as_ref()?.done.p50_ms)),
 ];
+
+/// Events a second of pgbench with inventory-service's rows, so many in a transaction.
+fn of_batches(round: &Round, n: usize) -> Option<f64> {
+    let found = round.limits.as_ref()?.small_batches.iter().find(|batched| batched.n == n)?;
+    Some(found.events_per_second)
+}
 
 fn rates(text: &mut String, results: &Results) {
     let _ = writeln!(text, "## Measured\n\n| figure | median | lowest | highest |\n|---|---|---|---|");
@@ -267,7 +277,7 @@ fn rates(text: &mut String, results: &Results) {
     for (name, rate) in RATES {
         line(name, &results.rounds.iter().filter_map(rate).collect::<Vec<_>>());
     }
-    for service in ["inventory-service", "payment-service", "order-service"] {
+    for service in ["inventory-service", "payment-service", "order-service", "notification-service"] {
         line(&format!("drain of {service}, events/s"), &drains_of(results, service));
     }
     for (stage, p50_ms) in Stages::NAMED {
@@ -280,7 +290,7 @@ fn rates(text: &mut String, results: &Results) {
 
 /// Events a second of a consumer's drain in each round.
 fn drains_of(results: &Results, service: &str) -> Vec<f64> {
-    let of_round = |round: &Round| drained(&round.drain.as_ref()?.drains, service);
+    let of_round = |round: &Round| round.drain.as_ref()?.found.events_per_second(service);
     results.rounds.iter().filter_map(of_round).collect()
 }
 

@@ -41,7 +41,7 @@ const FIGURES: [(&str, f64, f64, Better, Measure); 10] = [
     }),
     ("inventory drain, events/s / pgbench of the same rows (n = 500)", 0.4, 0.6, Better::Higher, |round| {
         let drain = round.drain.as_ref()?;
-        Some(drained(&drain.drains, "inventory-service")? / drain.rows_per_second())
+        Some(drain.found.events_per_second("inventory-service")? / drain.rows_per_second())
     }),
     ("POST/s, consumers stopped / best single-transaction pgbench", 0.7, 1.2, Better::Higher, |round| {
         let post = round.post.as_ref()?;
@@ -62,7 +62,8 @@ const FIGURES: [(&str, f64, f64, Better, Measure); 10] = [
     }),
     ("inventory drain, adaptive batches / batch size 1", 3.0, 6.0, Better::Higher, |round| {
         let (batched, single) = (round.drain.as_ref()?, round.drain_size_1.as_ref()?);
-        Some(drained(&batched.drains, "inventory-service")? / drained(single, "inventory-service")?)
+        let [batched, single] = [&batched.found, single].map(|drains| drains.events_per_second("inventory-service"));
+        Some(batched? / single?)
     }),
     ("good orders/s with 1 % failing and 0.1 % poison / none", 0.9, 0.97, Better::Higher, |round| {
         Some(round.failing.as_ref()?.orders_per_second / round.good.as_ref()?.orders_per_second)
@@ -79,11 +80,6 @@ const FIGURES: [(&str, f64, f64, Better, Measure); 10] = [
 fn placed_to_final(round: &Round, hop: &Percentiles, commit: &Percentiles) -> Option<f64> {
     let floor = 2.0 * hop.p50_ms + 3.0 * commit.p50_ms;
     Some(round.latency_low.as_ref()?.done.p50_ms / floor)
-}
-
-/// Events a second of a consumer.
-pub(super) fn drained(drains: &[crate::scenarios::Drain], service: &str) -> Option<f64> {
-    drains.iter().find(|drain| drain.service == service).map(|drain| drain.events_per_second)
 }
 
 impl Targets {

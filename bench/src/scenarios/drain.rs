@@ -1,7 +1,8 @@
 //! A backlog per consumer: how fast each works off what waits for it.
 //!
 //! The backlog is made by the services themselves, one after the other, so its events are the ordinary ones. A consumer's
-//! time runs from its start being complete (ready) to the last record that it publishes; connecting is not measured.
+//! time runs from the first record that it publishes to the last; connecting is not measured. In the end all of them run until
+//! every order is settled, and the invariants are checked.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::Size;
-use super::rest::{BOUND, all_taken, processes, until_published};
+use super::rest::{BOUND, all_taken, processes, until_at_rest, until_published};
+use crate::gate;
 use crate::limits::{Batched, InventoryRows};
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
 use crate::measure::CpuSeconds;
@@ -34,13 +36,29 @@ pub struct Drain {
     pub cpu_per_thousand: CpuSeconds,
 }
 
+/// What was found for all of them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Drains {
+    /// One after the other.
+    pub drains: Vec<Drain>,
+    /// Violated invariants after the last order was settled: anything but 0 voids the run.
+    pub violations: usize,
+}
+
+impl Drains {
+    /// Events a second of a service.
+    pub fn events_per_second(&self, service: &str) -> Option<f64> {
+        self.drains.iter().find(|drain| drain.service == service).map(|drain| drain.events_per_second)
+    }
+}
+
 /// The drains, and the limit of the first one as of the seconds before and after it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DrainBesideRows {
     /// pgbench of inventory-service's rows, before the drains and after them.
     pub rows: [Batched; 2],
     /// What was found.
-    pub drains: Vec<Drain>,
+    pub found: Drains,
 }
 
 impl DrainBesideRows {
@@ -51,26 +69,33 @@ impl DrainBesideRows {
     }
 }
 
-/// Lets `order.placed` of `orders` orders pile up, then starts inventory, payment and order-service one after the other,
-/// each alone on its backlog.
+/// Lets `order.placed` of `orders` orders pile up, then starts inventory, payment, order and notification-service one after the
+/// other, each alone on its backlog.
 ///
 /// # Errors
 /// When anything fails.
-pub async fn measure(servers: &mut Servers, orders: usize, seed: u64, overrides: &Overrides) -> Result<Vec<Drain>> {
+pub async fn measure(servers: &mut Servers, orders: usize, seed: u64, overrides: &Overrides) -> Result<Drains> {
     let (mut suite, counter) = backlog(servers, orders, seed, overrides).await?;
-    let mut found = Vec::new();
+    let mut drains = Vec::new();
     for (service, events, answers) in [
         (Service::Inventory, orders, orders),
         (Service::Payment, orders, orders),
         // payment.authorized and stock.reserved of each order; order.confirmed comes on top of order.placed.
         (Service::Order, 2 * orders, 2 * orders),
+        // order.placed and order.confirmed, a mail for each.
+        (Service::Notification, 2 * orders, 2 * orders),
     ] {
         servers.settle().await?;
-        found.push(one(servers, &mut suite, &counter, service, events, answers).await?);
+        drains.push(one(servers, &mut suite, &counter, service, events, answers).await?);
         suite.stop(service).await?;
     }
+    // What is not measured is done with the defaults.
+    suite.set_overrides(Overrides { environment: Vec::new(), ..overrides.clone() });
+    suite.start_all().await?;
+    until_at_rest(&suite).await?;
+    let violations = gate::check_all(servers, &suite).await?;
     suite.finish().await?;
-    Ok(found)
+    Ok(Drains { drains, violations })
 }
 
 /// [`measure`] of the full backlog, between two measurements of its limit.
@@ -79,8 +104,8 @@ pub async fn measure(servers: &mut Servers, orders: usize, seed: u64, overrides:
 /// When anything fails.
 pub async fn beside_rows(servers: &mut Servers, size: Size, seed: u64) -> Result<DrainBesideRows> {
     let before = limit(servers, size).await?;
-    let drains = measure(servers, size.drain_orders, seed, &Overrides::default()).await?;
-    Ok(DrainBesideRows { rows: [before, limit(servers, size).await?], drains })
+    let found = measure(servers, size.drain_orders, seed, &Overrides::default()).await?;
+    Ok(DrainBesideRows { rows: [before, limit(servers, size).await?], found })
 }
 
 /// A suite with `overrides` of which no service runs, before each consumer `order.placed` of `orders` orders.

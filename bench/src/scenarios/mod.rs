@@ -14,7 +14,7 @@ mod stages;
 
 use serde::{Deserialize, Serialize};
 
-pub use drain::{Drain, DrainBesideRows};
+pub use drain::{Drain, DrainBesideRows, Drains};
 pub use end_to_end::EndToEnd;
 pub use latency::Latency;
 pub use post::{Post, Turn};

@@ -1,6 +1,6 @@
 //! POST /orders with every consumer stopped: the ceiling, in turns with pgbench of the same rows, and latency at shares of it.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::Size;
@@ -111,6 +111,7 @@ async fn ceilings(
         let transactions_per_second = rows.measure(servers, clients, size).await?;
         turns.push(Turn { orders_per_second: ceiling.rate(), clients, transactions_per_second });
     }
+    all_placed(&suite, &counter, sent).await?;
     suite.finish().await?;
     let orders = turns.len() * size.ceiling_orders;
     Ok((turns, cpu.per_thousand(orders)))
@@ -130,4 +131,15 @@ pub(super) async fn send(address: &str, orders: usize, pace: Pace, seed: u64) ->
     let placed = run(Run { address, pace, orders, connections: 64, bodies }).await?;
     all_taken(&placed, orders)?;
     Ok(placed)
+}
+
+/// Every order has one row, one key and one record.
+pub(super) async fn all_placed(home: &Suite, counter: &Counter, orders: usize) -> Result<()> {
+    let found: (i64, i64) =
+        sqlx::query_as("select (select count(*) from orders), (select count(*) from idempotency_keys)")
+            .fetch_one(home.database(Service::Order))
+            .await?;
+    let (wanted, records) = (i64::try_from(orders)?, counter.records(&home.topic(Service::Order.emits())).await?);
+    ensure!(found == (wanted, wanted) && records == orders, "{orders} orders: {found:?} rows, {records} records");
+    Ok(())
 }

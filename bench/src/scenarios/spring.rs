@@ -107,20 +107,9 @@ impl Placing<'_> {
         until_published(&counter, home, Service::Order, already + 2 * orders).await?;
         let cpu = CpuSeconds::read(&trees)?.since(&before);
         let resident_mb = resident_mb(pid)?;
-        all_placed(home, &counter, already + 2 * orders).await?;
+        post::all_placed(home, &counter, already + 2 * orders).await?;
         Ok(Side { program, per_second: placed.rate(), cpu_per_thousand: cpu.per_thousand(orders), resident_mb })
     }
-}
-
-/// Every order has one row, one key and one record.
-async fn all_placed(home: &Suite, counter: &Counter, orders: usize) -> Result<()> {
-    let found: (i64, i64) =
-        sqlx::query_as("select (select count(*) from orders), (select count(*) from idempotency_keys)")
-            .fetch_one(home.database(Service::Order))
-            .await?;
-    let (wanted, records) = (i64::try_from(orders)?, counter.records(&home.topic(Service::Order.emits())).await?);
-    ensure!(found == (wanted, wanted) && records == orders, "{orders} orders: {found:?} rows, {records} records");
-    Ok(())
 }
 
 async fn drains(servers: &mut Servers, size: Size, seed: u64, spring: &Spring) -> Result<Vec<Side>> {
