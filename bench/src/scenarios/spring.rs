@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use messaging::topics::TopicsFile;
 use serde::{Deserialize, Serialize};
 
 use super::rest::{BOUND, processes, until_published};
@@ -124,7 +125,7 @@ async fn drains(servers: &mut Servers, size: Size, seed: u64, spring: &Spring) -
     all_reserved(&suite, &counter).await?;
 
     let cores = std::thread::available_parallelism()?.get();
-    let partitions = 4;
+    let partitions = usize::try_from(TopicsFile::builtin()?.partitions)?;
     for (program, written, window) in [
         (Program::SpringBatches, Written::Batches(cores), Window { from: 500, to: 1_000 }),
         (Program::SpringOneByOne, Written::OneByOne(partitions), Window { from: 150, to: 400 }),
