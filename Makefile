@@ -75,7 +75,7 @@ bench-soak: bootstrap ## Twenty minutes at half of what `make bench` found
 	$(CARGO) build $(CARGO_FLAGS) --release $(benched) --bins
 	@exec $(target)/release/bench soak
 
-bench-spring: ## Ten minutes beside two of the services as they are written with Spring; needs a JDK
+bench-spring: ## Five minutes beside two of the services as they are written with Spring; needs a JDK
 	@deploy/bootstrap.sh jdk
 	$(CARGO) build $(CARGO_FLAGS) --release $(benched) --bins
 	@exec $(target)/release/bench spring

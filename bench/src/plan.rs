@@ -52,8 +52,7 @@ pub async fn rounds(out: &Path, rounds: usize) -> Result<()> {
     let rounds_are_kept = (1..=rounds).all(|round| report::is_kept(out, "latency-half", round));
     let ablations_are_kept = (0..ABLATIONS.len()).all(|index| report::is_kept(out, "ablation", index));
     if !rounds_are_kept || !ablations_are_kept {
-        // A broker that was just started compiles for half of its time: what is measured first would pay for all.
-        end_to_end::measure(&mut servers, Load::plain(few_orders(), 1)).await?;
+        warm_up(&mut servers).await?;
     }
     for round in 1..=rounds {
         one_round(&mut servers, out, round).await?;
@@ -61,6 +60,11 @@ pub async fn rounds(out: &Path, rounds: usize) -> Result<()> {
     once(&mut servers, out).await?;
     keep(out, "flush-after", 0, async || limits::flush::measure(servers.folder()).await).await?;
     Ok(())
+}
+
+/// A broker that was just started compiles for half of its time: what is measured first would pay for all.
+async fn warm_up(servers: &mut Servers) -> Result<()> {
+    end_to_end::measure(servers, Load::plain(few_orders(), 1)).await.map(drop)
 }
 
 async fn one_round(servers: &mut Servers, out: &Path, round: usize) -> Result<()> {
@@ -144,8 +148,7 @@ pub async fn beside_spring(out: &Path, rounds: usize) -> Result<()> {
     let mut servers = start().await?;
     keep(out, "spring-provenance", 0, async || report::SpringProvenance::read(&servers).await).await?;
     if !(1..=rounds).all(|round| report::is_kept(out, "spring", round)) {
-        // For the broker to be warm.
-        end_to_end::measure(&mut servers, Load::plain(few_orders(), 1)).await?;
+        warm_up(&mut servers).await?;
     }
     for round in 1..=rounds {
         let seed = u64::try_from(round)?;

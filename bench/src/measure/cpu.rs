@@ -106,11 +106,18 @@ fn parse(text: &str) -> Option<Stat> {
     })
 }
 
-/// The resident memory of a process, in bytes.
+/// The resident memory of processes together, in MB (10^6 bytes).
 ///
 /// # Errors
-/// When it is gone.
-pub fn resident_bytes(pid: u32) -> Result<u64> {
+/// When one is gone.
+pub fn resident_mb(pids: impl IntoIterator<Item = u32>) -> Result<f64> {
+    let bytes = pids.into_iter().map(resident_bytes).sum::<Result<u64>>()?;
+    #[expect(clippy::cast_precision_loss, reason = "memory in bytes fits")]
+    Ok(bytes as f64 / 1e6)
+}
+
+/// The resident memory of a process, in bytes.
+fn resident_bytes(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("pid {pid} is gone"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;

@@ -6,6 +6,6 @@ pub mod kafka;
 pub mod postgres;
 pub mod requests;
 
-pub use cpu::{CpuSeconds, ProcessTree, resident_bytes};
+pub use cpu::{CpuSeconds, ProcessTree};
 pub use histogram::Latencies;
 pub use requests::Requests;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::median;
+use super::targets::{median, spread};
 use crate::scenarios::BesideSpring;
 use crate::scenarios::spring::{Program, Side};
 
@@ -60,12 +60,8 @@ fn line(text: &mut String, load: &str, program: Program, rounds: &[BesideSpring]
         Program::SpringOneByOne => ("Spring, a transaction for each", false),
     };
     let ratios = ratios(program, rounds, sides);
-    let times = match median(&ratios) {
-        Some(middle) if !is_suite => {
-            let (low, high) =
-                ratios.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), times| (low.min(*times), high.max(*times)));
-            format!("{middle:.1} ({low:.1} to {high:.1})")
-        }
+    let times = match median(&ratios).zip(spread(&ratios)) {
+        Some((middle, (low, high))) if !is_suite => format!("{middle:.1} ({low:.1} to {high:.1})"),
         _ => String::new(),
     };
     let _ =

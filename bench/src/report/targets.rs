@@ -111,8 +111,7 @@ impl Figure {
 
     /// The lowest and the highest round.
     pub fn spread(&self) -> Option<(f64, f64)> {
-        let low = self.rounds.iter().copied().reduce(f64::min)?;
-        Some((low, self.rounds.iter().copied().reduce(f64::max)?))
+        spread(&self.rounds)
     }
 
     /// "aim", "must" or "missed".
@@ -153,6 +152,12 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
         odd if odd % 2 == 1 => Some(sorted[middle]),
         _ => Some(f64::midpoint(sorted[middle - 1], sorted[middle])),
     }
+}
+
+/// The lowest and the highest of them.
+pub(super) fn spread(values: &[f64]) -> Option<(f64, f64)> {
+    let low = values.iter().copied().reduce(f64::min)?;
+    Some((low, values.iter().copied().reduce(f64::max)?))
 }
 
 impl fmt::Display for Targets {

@@ -1,10 +1,11 @@
 //! The same services as they are written with Spring (`bench/spring`), as processes that use the suite's tables and topics.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use local_stack::artifacts::java;
 use local_stack::{ServiceOptions, ServiceProcess, free_port};
 
@@ -141,14 +142,13 @@ impl SpringProcess {
         self.process.pid()
     }
 
-    /// Fails where it has ended by itself.
+    /// Waits for its end, which is a fault: in order it ends by [`SpringProcess::stop`].
     ///
     /// # Errors
     /// With the end of its log.
-    pub fn still_runs(&mut self) -> Result<()> {
-        let ended = self.process.ended()?;
-        ensure!(ended.is_none(), "{} ended with {ended:?}:\n{}", self.process.name(), self.process.tail());
-        Ok(())
+    pub async fn ends_by_itself(&mut self) -> Result<Infallible> {
+        let ended = self.process.wait(Duration::MAX).await?;
+        bail!("{} ended with {ended:?}:\n{}", self.process.name(), self.process.tail())
     }
 
     /// Stops it in order.

@@ -4,13 +4,11 @@
 //! time runs from the first record that it publishes to the last; connecting is not measured. In the end all of them run until
 //! every order is settled, and the invariants are checked.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
-use super::rest::{BOUND, all_taken, processes, until_at_rest, until_published};
+use super::rest::{all_taken, processes, until_at_rest, until_published};
 use crate::gate;
 use crate::limits::{Batched, InventoryRows};
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
@@ -142,29 +140,16 @@ async fn one(
     events: usize,
     answers: usize,
 ) -> Result<Drain> {
-    let topic = suite.topic(service.emits());
-    let before = counter.records(&topic).await?;
+    let before = counter.records(&suite.topic(service.emits())).await?;
     suite.spawn(service)?;
     let trees = processes(servers, suite);
     let cpu = CpuSeconds::read(&trees)?;
-    let begin = Instant::now();
-    let mut first: Option<(Instant, usize)> = None;
-    let last = loop {
-        let written = counter.records(&topic).await?;
-        if written > before && first.is_none() {
-            first = Some((Instant::now(), written - before));
-        }
-        if written >= answers {
-            break Instant::now();
-        }
-        ensure!(begin.elapsed() < BOUND, "{}: {written} of {answers} records after {BOUND:?}", service.name());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
+    let (written, from) = until_published(counter, suite, service, before + 1).await?;
+    let (_, last) = until_published(counter, suite, service, answers).await?;
     let cpu = CpuSeconds::read(&trees)?.since(&cpu);
-    let (from, already) = first.unwrap_or((begin, 0));
     let seconds = (last - from).as_secs_f64().max(0.001);
     // What was answered when the clock started is not in the measured time.
-    let share = 1.0 - ratio(already, answers - before);
+    let share = 1.0 - ratio(written - before, answers - before);
     Ok(Drain {
         service: service.name().to_owned(),
         events,
@@ -175,6 +160,6 @@ async fn one(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit")]
-fn ratio(part: usize, whole: usize) -> f64 {
+pub(super) fn ratio(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
 }

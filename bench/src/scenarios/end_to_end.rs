@@ -7,7 +7,7 @@ use super::rest::{all_taken, final_times, processes, seconds_between, until_at_r
 use super::{Size, poison};
 use crate::gate;
 use crate::load::{Bodies, Mix, Pace, Run, Skus, run};
-use crate::measure::cpu::resident_bytes;
+use crate::measure::cpu;
 use crate::measure::postgres::{DatabaseCounts, Statement};
 use crate::measure::{CpuSeconds, Requests};
 use crate::rig::{CountStatements, Overrides, Servers, Service, Suite};
@@ -172,9 +172,7 @@ async fn records(suite: &Suite) -> Result<usize> {
 /// Resident memory of the four services together, in MB (10^6 bytes).
 pub(super) fn resident_mb(suite: &Suite) -> Result<f64> {
     let services = suite.processes().into_iter().filter(|(name, _)| *name != "sandbox-gateway");
-    let bytes = services.map(|(_, pid)| resident_bytes(pid)).sum::<Result<u64>>()?;
-    #[expect(clippy::cast_precision_loss, reason = "memory in bytes fits")]
-    Ok(bytes as f64 / 1e6)
+    cpu::resident_mb(services.map(|(_, pid)| pid))
 }
 
 #[cfg(test)]

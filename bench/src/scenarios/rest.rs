@@ -85,16 +85,21 @@ async fn moving(suite: &Suite) -> Result<String> {
     Ok(if told < orders { format!("{} customers have not heard the end", orders - told) } else { String::new() })
 }
 
-/// Waits until a service's topic has so many records.
-pub(super) async fn until_published(counter: &Counter, suite: &Suite, service: Service, records: usize) -> Result<()> {
+/// Waits until a service's topic has so many records: how many it has then, and when that was.
+pub(super) async fn until_published(
+    counter: &Counter,
+    suite: &Suite,
+    service: Service,
+    records: usize,
+) -> Result<(usize, Instant)> {
     let (topic, begin) = (suite.topic(service.emits()), Instant::now());
     loop {
         let written = counter.records(&topic).await?;
         if written >= records {
-            return Ok(());
+            return Ok((written, Instant::now()));
         }
         ensure!(begin.elapsed() < BOUND, "{written} of {records} records on {topic} after {BOUND:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -112,10 +117,14 @@ pub(super) async fn final_times(suite: &Suite) -> Result<Vec<(Uuid, Timestamp)>>
 /// Everything that uses CPU, by name.
 pub(super) fn processes(servers: &Servers, suite: &Suite) -> Vec<ProcessTree> {
     let own = ProcessTree { name: "load".to_owned(), pid: std::process::id() };
-    let kafka = servers.kafka.pid().map(|pid| ProcessTree { name: "kafka".to_owned(), pid });
-    let postgres = servers.postgres.pid().map(|pid| ProcessTree { name: "postgres".to_owned(), pid });
     let suite = suite.processes().into_iter().map(|(name, pid)| ProcessTree { name: name.to_owned(), pid });
-    [Some(own), kafka, postgres].into_iter().flatten().chain(suite).collect()
+    [own].into_iter().chain(of_servers(servers)).chain(suite).collect()
+}
+
+/// Kafka and PostgreSQL.
+pub(super) fn of_servers(servers: &Servers) -> impl Iterator<Item = ProcessTree> {
+    let pids = [("kafka", servers.kafka.pid()), ("postgres", servers.postgres.pid())];
+    pids.into_iter().filter_map(|(name, pid)| Some(ProcessTree { name: name.to_owned(), pid: pid? }))
 }
 
 /// Seconds from one moment to a later one; 0 when clocks disagree by a little.

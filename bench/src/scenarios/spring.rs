@@ -3,18 +3,20 @@
 //! Programs are measured when they are warm: a JVM interprets and compiles at first, so the part of the load that it may take for
 //! that is left out, and is larger than the suite's.
 
-use std::time::{Duration, Instant};
+use std::ops::Range;
 
 use anyhow::{Result, ensure};
 use messaging::topics::TopicsFile;
 use serde::{Deserialize, Serialize};
 
-use super::rest::{BOUND, processes, until_published};
+use super::drain::ratio;
+use super::rest::{of_servers, until_published};
 use super::{Size, drain, post};
 use crate::load::Pace;
+use crate::measure::cpu::resident_mb;
 use crate::measure::kafka::Counter;
-use crate::measure::{CpuSeconds, ProcessTree, resident_bytes};
-use crate::rig::{Overrides, Servers, Service, Spring, SpringProcess, Suite, Written};
+use crate::measure::{CpuSeconds, ProcessTree};
+use crate::rig::{Overrides, Servers, Service, Spring, Suite, Written};
 
 /// One program under one load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,12 +52,6 @@ pub struct BesideSpring {
     pub posts: Vec<Side>,
     /// inventory-service's backlog of `order.placed`.
     pub drains: Vec<Side>,
-}
-
-/// From which published record to which one a drain is measured, in thousandths of the backlog.
-struct Window {
-    from: usize,
-    to: usize,
 }
 
 /// Measures it; the suite first.
@@ -102,40 +98,43 @@ impl Placing<'_> {
         post::send(address, orders, Pace::AsFastAsTaken, seed + 1).await?;
         until_published(&counter, home, Service::Order, already + orders).await?;
         servers.settle().await?;
-        let trees = trees(servers, home, pid);
+        let trees = trees(servers, pid);
         let before = CpuSeconds::read(&trees)?;
         let placed = post::send(address, orders, Pace::AsFastAsTaken, seed + 2).await?;
         until_published(&counter, home, Service::Order, already + 2 * orders).await?;
         let cpu = CpuSeconds::read(&trees)?.since(&before);
-        let resident_mb = resident_mb(pid)?;
+        let resident_mb = resident_mb([pid])?;
         post::all_placed(home, &counter, already + 2 * orders).await?;
         Ok(Side { program, per_second: placed.rate(), cpu_per_thousand: cpu.per_thousand(orders), resident_mb })
     }
 }
 
 async fn drains(servers: &mut Servers, size: Size, seed: u64, spring: &Spring) -> Result<Vec<Side>> {
-    let (mut suite, counter) = drain::backlog(servers, size.drain_orders, seed, &Overrides::default()).await?;
-    let draining = Draining { counter: &counter, orders: size.drain_orders };
+    let orders = size.drain_orders;
+    let (mut suite, counter) = drain::backlog(servers, orders, seed, &Overrides::default()).await?;
     servers.settle().await?;
     suite.spawn(Service::Inventory)?;
     let pid = pid_of(&suite, Service::Inventory)?;
-    let window = Window { from: 100, to: 1_000 };
-    let mut found = vec![draining.measure(servers, &suite, Program::Suite, pid, window, &mut || Ok(())).await?];
+    let mut found = vec![drained(servers, &suite, &counter, Program::Suite, pid, orders / 10..orders).await?];
     suite.stop(Service::Inventory).await?;
     all_reserved(&suite, &counter).await?;
 
     let cores = std::thread::available_parallelism()?.get();
     let partitions = usize::try_from(TopicsFile::builtin()?.partitions)?;
-    for (program, written, window) in [
-        (Program::SpringBatches, Written::Batches(cores), Window { from: 500, to: 1_000 }),
-        (Program::SpringOneByOne, Written::OneByOne(partitions), Window { from: 150, to: 400 }),
+    for (program, written, answers) in [
+        (Program::SpringBatches, Written::Batches(cores), orders / 2..orders),
+        // Of so slow a one a part is enough.
+        (Program::SpringOneByOne, Written::OneByOne(partitions), orders * 3 / 20..orders * 2 / 5),
     ] {
         let home = Suite::beside(servers, Overrides::default()).await?;
         servers.settle().await?;
         let mut process = spring.spawn(written, &home, &suite.topic(Service::Order.emits()))?;
         let pid = process.pid();
-        found.push(draining.measure(servers, &home, program, pid, window, &mut || process.still_runs()).await?);
-        SpringProcess::stop(process).await?;
+        found.push(tokio::select! {
+            side = drained(servers, &home, &counter, program, pid, answers) => side?,
+            fault = process.ends_by_itself() => match fault? {},
+        });
+        process.stop().await?;
         all_reserved(&home, &counter).await?;
         home.finish().await?;
     }
@@ -143,55 +142,27 @@ async fn drains(servers: &mut Servers, size: Size, seed: u64, spring: &Spring) -
     Ok(found)
 }
 
-/// A backlog that is worked off.
-struct Draining<'a> {
-    counter: &'a Counter,
-    orders: usize,
-}
-
-impl Draining<'_> {
-    /// Between two counts of what was answered, of a program that was just started.
-    async fn measure(
-        &self,
-        servers: &Servers,
-        home: &Suite,
-        program: Program,
-        pid: u32,
-        Window { from, to }: Window,
-        still_runs: &mut impl FnMut() -> Result<()>,
-    ) -> Result<Side> {
-        let trees = trees(servers, home, pid);
-        let (first, _) = self.until(home, self.orders * from / 1_000, still_runs).await?;
-        let (begin, before) = (Instant::now(), CpuSeconds::read(&trees)?);
-        let (last, at) = self.until(home, self.orders * to / 1_000, still_runs).await?;
-        let (seconds, cpu) = ((at - begin).as_secs_f64().max(0.001), CpuSeconds::read(&trees)?.since(&before));
-        let events = last - first;
-        Ok(Side {
-            program,
-            per_second: ratio(events, 1) / seconds,
-            cpu_per_thousand: cpu.per_thousand(events),
-            resident_mb: resident_mb(pid)?,
-        })
-    }
-
-    /// Waits until so many answers are there: how many, and when.
-    async fn until(
-        &self,
-        home: &Suite,
-        answers: usize,
-        still_runs: &mut impl FnMut() -> Result<()>,
-    ) -> Result<(usize, Instant)> {
-        let (topic, begin) = (home.topic(Service::Inventory.emits()), Instant::now());
-        loop {
-            let written = self.counter.records(&topic).await?;
-            if written >= answers {
-                return Ok((written, Instant::now()));
-            }
-            still_runs()?;
-            ensure!(begin.elapsed() < BOUND, "{written} of {answers} answers after {BOUND:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
+/// A program that was just started works a backlog off, measured between two counts of its answers.
+async fn drained(
+    servers: &Servers,
+    home: &Suite,
+    counter: &Counter,
+    program: Program,
+    pid: u32,
+    answers: Range<usize>,
+) -> Result<Side> {
+    let trees = trees(servers, pid);
+    let (first, begin) = until_published(counter, home, Service::Inventory, answers.start).await?;
+    let before = CpuSeconds::read(&trees)?;
+    let (last, end) = until_published(counter, home, Service::Inventory, answers.end).await?;
+    let (seconds, cpu) = ((end - begin).as_secs_f64().max(0.001), CpuSeconds::read(&trees)?.since(&before));
+    let events = last - first;
+    Ok(Side {
+        program,
+        per_second: ratio(events, 1) / seconds,
+        cpu_per_thousand: cpu.per_thousand(events),
+        resident_mb: resident_mb([pid])?,
+    })
 }
 
 /// Every claimed event has one reservation and one record or outbox row, and the shelf holds back what reservations say.
@@ -219,18 +190,6 @@ fn pid_of(suite: &Suite, service: Service) -> Result<u32> {
 }
 
 /// The program, PostgreSQL and Kafka.
-fn trees(servers: &Servers, home: &Suite, pid: u32) -> Vec<ProcessTree> {
-    let all = processes(servers, home).into_iter();
-    let servers = all.filter(|tree| ["kafka", "postgres"].contains(&tree.name.as_str()));
-    servers.chain([ProcessTree { name: PROGRAM.to_owned(), pid }]).collect()
-}
-
-fn resident_mb(pid: u32) -> Result<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "memory in bytes fits")]
-    Ok(resident_bytes(pid)? as f64 / 1e6)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit")]
-fn ratio(part: usize, whole: usize) -> f64 {
-    part as f64 / whole as f64
+fn trees(servers: &Servers, pid: u32) -> Vec<ProcessTree> {
+    of_servers(servers).chain([ProcessTree { name: PROGRAM.to_owned(), pid }]).collect()
 }

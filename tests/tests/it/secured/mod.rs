@@ -54,8 +54,7 @@ impl Secured {
         }
         certificates::folder(folder.path(), "stranger", &brokers, &Authority::new("clients-ca")?)?;
         let mut cluster = Cluster::private_with(|options| listen(options, ports, &own, &trusted)).await?;
-        let by_scram = users.keys().filter(|user| Mechanism::of(user) == Some(Mechanism::Scram));
-        for user in by_scram {
+        for user in passwords::users(Mechanism::Scram) {
             passwords::make_known(cluster.kafka()?, user).await?;
         }
         let database = Authority::new("database-ca")?;
@@ -77,7 +76,7 @@ impl Secured {
     /// What a client with `name`'s certificate or password is told.
     fn environment(&self, name: &str) -> Vec<(String, String)> {
         match Mechanism::of(name) {
-            Some(mechanism) => self.with_password(name, mechanism, &passwords::of(name)),
+            Some(mechanism) => self.with_password(name, mechanism, &passwords::of(name, mechanism)),
             None => {
                 let folder = self.folder.path().join(name).display().to_string();
                 told(&self.bootstrap, self.properties.replace("/etc/kafka", &folder))
@@ -126,8 +125,12 @@ fn listen(options: &mut KafkaOptions, [secured, passwords]: [u16; 2], own: &Path
         options.port
     );
     let of_clients = |name: &str| format!("listener.name.secured.ssl.{name}");
-    let of_passwords = |name: &str| format!("listener.name.passwords.ssl.{name}");
     options.settings.extend(passwords::listener("passwords"));
+    for listener in ["secured", "passwords"] {
+        let keystore = format!("listener.name.{listener}.ssl.keystore");
+        options.settings.push((format!("{keystore}.type"), "PEM".to_owned()));
+        options.settings.push((format!("{keystore}.location"), own.display().to_string()));
+    }
     options.settings.extend([
         ("listeners".to_owned(), format!("{for_clients},CONTROLLER://127.0.0.1:{controller}")),
         ("advertised.listeners".to_owned(), for_clients),
@@ -135,13 +138,9 @@ fn listen(options: &mut KafkaOptions, [secured, passwords]: [u16; 2], own: &Path
             "listener.security.protocol.map".to_owned(),
             "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SSL,PASSWORDS:SASL_SSL".to_owned(),
         ),
-        (of_passwords("keystore.type"), "PEM".to_owned()),
-        (of_passwords("keystore.location"), own.display().to_string()),
         ("authorizer.class.name".to_owned(), "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
         ("super.users".to_owned(), "User:ANONYMOUS".to_owned()),
         (of_clients("client.auth"), "required".to_owned()),
-        (of_clients("keystore.type"), "PEM".to_owned()),
-        (of_clients("keystore.location"), own.display().to_string()),
         (of_clients("truststore.type"), "PEM".to_owned()),
         (of_clients("truststore.location"), trusted.display().to_string()),
     ]);
@@ -302,8 +301,9 @@ async fn nobody_else_gets_in_and_who_only_reads_changes_nothing(secured: &Secure
 }
 
 fn nobody_tells_a_password(suite: &Suite) -> Result<()> {
-    for service in [Service::Payment, Service::Notification] {
-        ensure!(!log(suite, service)?.contains(&passwords::of(service.name())), "{} does", service.name());
+    for service in Service::ALL {
+        let Some(mechanism) = Mechanism::of(service.name()) else { continue };
+        ensure!(!log(suite, service)?.contains(&passwords::of(service.name(), mechanism)), "{} does", service.name());
     }
     Ok(())
 }

@@ -12,14 +12,14 @@ pub(super) enum Mechanism {
     Plain,
 }
 
+/// Who has a password.
+const USERS: [(&str, Mechanism); 2] =
+    [("payment-service", Mechanism::Scram), ("notification-service", Mechanism::Plain)];
+
 impl Mechanism {
-    /// Of the users that have a password.
+    /// `None` for who has no password.
     pub(super) fn of(user: &str) -> Option<Self> {
-        match user {
-            "payment-service" => Some(Self::Scram),
-            "notification-service" => Some(Self::Plain),
-            _ => None,
-        }
+        USERS.into_iter().find_map(|(name, mechanism)| (name == user).then_some(mechanism))
     }
 
     /// As Kafka and librdkafka call it.
@@ -31,35 +31,35 @@ impl Mechanism {
     }
 }
 
+/// Who is known by this mechanism.
+pub(super) fn users(mechanism: Mechanism) -> impl Iterator<Item = &'static str> {
+    USERS.into_iter().filter_map(move |(user, of)| (of == mechanism).then_some(user))
+}
+
 /// A user's password. That of PLAIN has in it what separates properties.
-pub(super) fn of(user: &str) -> String {
-    match Mechanism::of(user) {
-        Some(Mechanism::Plain) => format!("{user}, hush=hush"),
-        _ => format!("hush-of-{user}"),
+pub(super) fn of(user: &str, mechanism: Mechanism) -> String {
+    match mechanism {
+        Mechanism::Plain => format!("{user}, hush=hush"),
+        Mechanism::Scram => format!("hush-of-{user}"),
     }
 }
 
-/// What the broker is told of a listener for them, and of the password that it keeps in its own settings.
-pub(super) fn listener(name: &str) -> Vec<(String, String)> {
-    let module = |name: &str, of: &str, options: &str| {
-        format!("org.apache.kafka.common.security.{of}.{name} required{options};")
-    };
-    let users = ["payment-service", "notification-service"].into_iter();
-    let known: String = users
-        .filter(|user| Mechanism::of(user) == Some(Mechanism::Plain))
-        .map(|user| format!(" user_{user}=\"{}\"", of(user)))
-        .collect();
-    let key = |setting: &str| format!("listener.name.{name}.{setting}");
-    vec![
-        (key("sasl.enabled.mechanisms"), [Mechanism::Scram, Mechanism::Plain].map(Mechanism::name).join(",")),
-        (key("scram-sha-512.sasl.jaas.config"), module("ScramLoginModule", "scram", "")),
-        (key("plain.sasl.jaas.config"), module("PlainLoginModule", "plain", &known)),
+/// What the broker is told of a listener for them, and of the passwords that it keeps in its own settings.
+pub(super) fn listener(name: &str) -> [(String, String); 3] {
+    let known = users(Mechanism::Plain).map(|user| format!(" user_{user}=\"{}\"", of(user, Mechanism::Plain)));
+    let (security, known) = ("org.apache.kafka.common.security", known.collect::<String>());
+    [
+        ("sasl.enabled.mechanisms", USERS.map(|(_, mechanism)| mechanism.name()).join(",")),
+        ("scram-sha-512.sasl.jaas.config", format!("{security}.scram.ScramLoginModule required;")),
+        ("plain.sasl.jaas.config", format!("{security}.plain.PlainLoginModule required{known};")),
     ]
+    .map(|(setting, value)| (format!("listener.name.{name}.{setting}"), value))
 }
 
 /// Has the broker know the password of a user that is known by SCRAM.
 pub(super) async fn make_known(kafka: &Kafka, user: &str) -> Result<()> {
-    let (bootstrap, credentials) = (kafka.bootstrap(), format!("SCRAM-SHA-512=[password={}]", of(user)));
+    let (bootstrap, credentials) =
+        (kafka.bootstrap(), format!("SCRAM-SHA-512=[password={}]", of(user, Mechanism::Scram)));
     let what = ["--alter", "--add-config", &credentials, "--entity-type", "users", "--entity-name", user];
     let arguments = [&["--bootstrap-server", &bootstrap], what.as_slice()].concat();
     kafka.tool("kafka.admin.ConfigCommand", &arguments).await?;
