@@ -75,6 +75,7 @@ async fn one_round(servers: &mut Servers, out: &Path, round: usize) -> Result<()
     keep(out, "limits", round, async || limits::measure(servers, size, half).await).await?;
     let whole =
         keep(out, "end-to-end", round, async || end_to_end::measure(servers, Load::plain(size, seed)).await).await?;
+    keep(out, "same-batches", round, async || limits::broker::same_batches(servers, size, &whole).await).await?;
     keep(out, "good", round, async || {
         end_to_end::measure(servers, Load { mix: Mix::GOOD, ..Load::plain(size, seed) }).await
     })

@@ -12,6 +12,41 @@ use crate::measure::{CpuSeconds, ProcessTree};
 use crate::rig::binary;
 use crate::scenarios::Size;
 
+/// `bare-axum`, running.
+#[derive(Debug)]
+pub(super) struct BareServer {
+    process: ServiceProcess,
+    /// `host:port`.
+    pub(super) address: String,
+    _log: Scratch,
+}
+
+impl BareServer {
+    /// Waits until it answers.
+    pub(super) async fn start() -> Result<Self> {
+        let log = Scratch::new("bare-axum")?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let mut process = ServiceProcess::spawn(ServiceOptions {
+            name: "bare-axum".to_owned(),
+            program: binary("bare-axum")?,
+            arguments: Vec::new(),
+            environment: vec![("HTTP_ADDR".to_owned(), address.clone())],
+            log_file: log.path().join("log"),
+        })?;
+        process.wait_ready(&format!("http://{address}/readyz"), Duration::from_secs(20)).await?;
+        Ok(Self { process, address, _log: log })
+    }
+
+    pub(super) fn tree(&self) -> ProcessTree {
+        ProcessTree { name: "axum".to_owned(), pid: self.process.pid() }
+    }
+
+    pub(super) async fn end(mut self) -> Result<()> {
+        self.process.kill9().await?;
+        Ok(())
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BareAxum {
@@ -28,20 +63,11 @@ pub struct BareAxum {
 /// # Errors
 /// When the program is not built.
 pub async fn measure(size: Size, half_load: f64) -> Result<BareAxum> {
-    let folder = Scratch::new("bare-axum")?;
-    let address = format!("127.0.0.1:{}", free_port()?);
-    let mut server = ServiceProcess::spawn(ServiceOptions {
-        name: "bare-axum".to_owned(),
-        program: binary("bare-axum")?,
-        arguments: Vec::new(),
-        environment: vec![("HTTP_ADDR".to_owned(), address.clone())],
-        log_file: folder.path().join("log"),
-    })?;
-    server.wait_ready(&format!("http://{address}/readyz"), Duration::from_secs(20)).await?;
-    let trees = [ProcessTree { name: "axum".to_owned(), pid: server.pid() }];
+    let server = BareServer::start().await?;
+    let trees = [server.tree()];
     let send = async |orders: usize, pace: Pace| {
         let bodies = Bodies::new(1, Skus::Zipf, Mix::SHOP);
-        run(Run { address: &address, pace, orders, connections: 64, bodies }).await
+        run(Run { address: &server.address, pace, orders, connections: 64, bodies }).await
     };
     send(size.warm_up_orders, Pace::AsFastAsTaken).await?;
     let before = CpuSeconds::read(&trees)?;
@@ -49,7 +75,7 @@ pub async fn measure(size: Size, half_load: f64) -> Result<BareAxum> {
     let cpu = CpuSeconds::read(&trees)?.since(&before).total();
     let orders = count_at(half_load, size.steady_secs)?;
     let steady = send(orders.max(1), Pace::PerSecond(half_load)).await?;
-    server.kill9().await?;
+    server.end().await?;
     Ok(BareAxum {
         ceiling_per_second: ceiling.rate(),
         #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit")]

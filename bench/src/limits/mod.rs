@@ -3,6 +3,7 @@
 pub mod axum;
 pub mod broker;
 pub mod commit;
+pub mod effects;
 pub mod flush;
 pub mod low_load;
 pub mod roofline;
@@ -13,8 +14,9 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 pub use axum::BareAxum;
-pub use broker::Broker;
+pub use broker::{Broker, SameBatches};
 pub use commit::Commits;
+pub use effects::OutsideEffects;
 pub use flush::Flush;
 pub use low_load::LowLoad;
 pub use roofline::Roofline;
@@ -38,7 +40,7 @@ impl RecordBytes {
 }
 
 /// Every limit but those that are measured beside what they limit ([`crate::scenarios::Post`], [`crate::scenarios::Drain`],
-/// [`LowLoad`]).
+/// [`LowLoad`], [`SameBatches`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Limits {
     /// What a flush costs.
@@ -51,8 +53,12 @@ pub struct Limits {
     pub small_batches: Vec<Batched>,
     /// HTTP alone.
     pub bare_axum: BareAxum,
-    /// What the CPU allows.
-    pub roofline: Roofline,
+    /// Cores of this machine.
+    pub cores: usize,
+    /// PostgreSQL's CPU seconds for an order's rows, in batches of 500 orders.
+    pub rows: f64,
+    /// Calls of the gateway and mails.
+    pub effects: OutsideEffects,
 }
 
 /// Measures all of them; `half_load` is half of the POST ceiling, in orders a second.
@@ -66,6 +72,8 @@ pub async fn measure(servers: &mut Servers, size: Size, half_load: f64) -> Resul
     let broker = broker::measure(servers, size).await?;
     let small_batches = rows::small_batches(servers, size).await?;
     let bare_axum = axum::measure(size, half_load).await?;
-    let roofline = roofline::measure(servers, size, &broker, &bare_axum).await?;
-    Ok(Limits { flush, commits, broker, small_batches, bare_axum, roofline })
+    let cores = std::thread::available_parallelism()?.get();
+    let rows = roofline::rows(servers, size).await?;
+    let effects = effects::measure(servers, size).await?;
+    Ok(Limits { flush, commits, broker, small_batches, bare_axum, cores, rows, effects })
 }

@@ -1,13 +1,13 @@
 //! What the CPU allows: the cores over the CPU seconds that an order can't do without.
 //!
 //! Irreducible are the HTTP request, the rows (inserted once, and deleted where they are queues) in batches of 500, and the
-//! broker's work for the records. Updates, look-ups, decoding, deciding and calling the gateway are not in it.
+//! broker's work for the records, in batches as the suite made them. Updates, look-ups, decoding and deciding are not in it; the
+//! calls of the gateway and the mails are told apart.
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 
 use super::rows::{fresh_database, outbox_insert, pgbench};
-use super::{BareAxum, Broker};
+use super::{Limits, SameBatches};
 use crate::measure::{CpuSeconds, ProcessTree};
 use crate::rig::{Servers, Service};
 use crate::scenarios::Size;
@@ -15,13 +15,19 @@ use crate::scenarios::Size;
 const BATCH: usize = 500;
 
 /// Records on the topics for one confirmed order: placed, authorized, reserved, confirmed, captured, and two mails.
-const PRODUCED: f64 = 7.0;
+pub(super) const PRODUCED: f64 = 7.0;
 
 /// Records read for it: `orders` by three groups, the rest by one.
-const CONSUMED: f64 = 2.0 * 3.0 + 5.0;
+pub(super) const CONSUMED: f64 = 2.0 * 3.0 + 5.0;
 
-/// What was found, in CPU seconds for one order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Calls of the gateway for it: authorize and capture.
+const CALLS: f64 = 2.0;
+
+/// Mails: received and confirmed.
+const MAILS: f64 = 2.0;
+
+/// What an order can't do without, in CPU seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Roofline {
     /// The HTTP request.
     pub http: f64,
@@ -29,17 +35,54 @@ pub struct Roofline {
     pub rows: f64,
     /// The broker.
     pub broker: f64,
+    /// The calls of the gateway, on the caller's side.
+    pub calls: f64,
+    /// The same on the gateway's side.
+    pub answers: f64,
+    /// The mails.
+    pub mails: f64,
     /// Cores of this machine.
     pub cores: usize,
-    /// Orders a second that these allow.
-    pub orders_per_second: f64,
 }
 
-/// Measures the rows and adds the rest up.
+impl Roofline {
+    /// Adds up what was measured.
+    pub fn of(limits: &Limits, broker: &SameBatches) -> Self {
+        let Limits { bare_axum, rows, effects, cores, .. } = limits;
+        Self {
+            http: bare_axum.cpu_per_request,
+            rows: *rows,
+            broker: PRODUCED * broker.cpu_per_produced + CONSUMED * broker.cpu_per_consumed,
+            calls: CALLS * effects.call,
+            answers: CALLS * effects.answer,
+            mails: MAILS * effects.mail,
+            cores: *cores,
+        }
+    }
+
+    /// Orders a second that the request, the rows and the broker allow.
+    pub fn orders_per_second(&self) -> f64 {
+        self.allowed(self.http + self.rows + self.broker)
+    }
+
+    /// Orders a second where the calls and the mails are counted too.
+    pub fn with_effects(&self) -> f64 {
+        self.allowed(self.http + self.rows + self.broker + self.calls + self.answers + self.mails)
+    }
+
+    fn allowed(&self, seconds: f64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
+        let cores = self.cores as f64;
+        cores / seconds
+    }
+}
+
+/// The CPU seconds of PostgreSQL for an order's rows, inserted once, and deleted where they are queues, [`BATCH`] orders in a
+/// transaction.
 ///
 /// # Errors
 /// When pgbench is missing, or fails.
-pub async fn measure(servers: &mut Servers, size: Size, broker: &Broker, axum: &BareAxum) -> Result<Roofline> {
+pub async fn rows(servers: &mut Servers, size: Size) -> Result<f64> {
     let seconds = size.pgbench_secs();
     let pid = servers.postgres.pid().context("PostgreSQL is not running")?;
     let trees = [ProcessTree { name: "postgres".to_owned(), pid }];
@@ -54,12 +97,7 @@ pub async fn measure(servers: &mut Servers, size: Size, broker: &Broker, axum: &
         let orders = rate * seconds as f64 * BATCH as f64;
         rows += cpu / orders;
     }
-    let http = axum.cpu_per_request;
-    let broker = PRODUCED * broker.cpu_per_produced + CONSUMED * broker.cpu_per_consumed;
-    let cores = std::thread::available_parallelism()?.get();
-    #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
-    let orders_per_second = cores as f64 / (http + rows + broker);
-    Ok(Roofline { http, rows, broker, cores, orders_per_second })
+    Ok(rows)
 }
 
 /// The rows of [`BATCH`] confirmed orders in one service, in one transaction.

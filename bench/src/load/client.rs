@@ -37,12 +37,25 @@ impl Connection {
     /// # Errors
     /// When the connection breaks.
     pub async fn place(&mut self, key: Uuid, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
-        let request = Request::post("/orders")
-            .header(header::HOST, &self.address)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header("idempotency-key", key.to_string())
-            .body(Full::new(Bytes::from(body)))?;
-        self.send(request).await
+        self.post("/orders", [("idempotency-key", key.to_string())], body).await
+    }
+
+    /// Posts JSON and reads the whole answer.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn post<const N: usize>(
+        &mut self,
+        path: &str,
+        headers: [(&'static str, String); N],
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes)> {
+        let mut request =
+            Request::post(path).header(header::HOST, &self.address).header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        self.send(request.body(Full::new(Bytes::from(body)))?).await
     }
 
     /// Reads a page.

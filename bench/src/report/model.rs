@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{Flush, Limits, LowLoad, flush};
+use crate::limits::{Flush, Limits, LowLoad, Roofline, SameBatches, flush};
 use crate::plan::ABLATIONS;
 use crate::rig::{Durability, Mails, Servers, Spring};
 use crate::scenarios::{BesideSpring, DrainBesideRows, Drains, EndToEnd, Latency, Post, Recovery, Soak};
@@ -108,6 +108,8 @@ pub struct Round {
     pub post: Option<Post>,
     /// End to end, as a shop orders.
     pub end_to_end: Option<EndToEnd>,
+    /// The broker with the batches of that run.
+    pub same_batches: Option<SameBatches>,
     /// End to end, every order good.
     pub good: Option<EndToEnd>,
     /// The same with 1 % that fail once and 0.1 % poison.
@@ -122,6 +124,13 @@ pub struct Round {
     pub latency_low: Option<Latency>,
     /// Placed to final at half of what end to end reached.
     pub latency_half: Option<Latency>,
+}
+
+impl Round {
+    /// What an order can't do without.
+    pub fn roofline(&self) -> Option<Roofline> {
+        Some(Roofline::of(self.limits.as_ref()?, self.same_batches.as_ref()?))
+    }
 }
 
 /// Every round of a run, and what is measured once.
@@ -224,6 +233,7 @@ pub fn load(out: &Path) -> Result<Results> {
             limits: read(out, "limits", round)?,
             post: read(out, "post", round)?,
             end_to_end: read(out, "end-to-end", round)?,
+            same_batches: read(out, "same-batches", round)?,
             good: read(out, "good", round)?,
             failing: read(out, "failing", round)?,
             drain: read(out, "drain", round)?,

@@ -37,7 +37,7 @@ type Measure = fn(&Round) -> Option<f64>;
 
 const FIGURES: [(&str, f64, f64, Better, Measure); 10] = [
     ("end to end orders/s / CPU roofline", 0.5, 0.7, Better::Higher, |round| {
-        Some(round.end_to_end.as_ref()?.orders_per_second / round.limits.as_ref()?.roofline.orders_per_second)
+        Some(round.end_to_end.as_ref()?.orders_per_second / round.roofline()?.orders_per_second())
     }),
     ("inventory drain, events/s / pgbench of the same rows (n = 500)", 0.4, 0.6, Better::Higher, |round| {
         let drain = round.drain.as_ref()?;
