@@ -16,6 +16,7 @@ use clap::Args;
 use messaging::topics::TopicsFile;
 
 use crate::cli::{KafkaPlace, seconds};
+use crate::screen::Screen;
 
 /// Where dead letters are, and how long to read.
 #[derive(Debug, Args)]
@@ -35,4 +36,19 @@ impl Letters {
             None => Ok(TopicsFile::load_or_builtin(self.kafka.topics_file.as_deref())?.groups.names),
         }
     }
+}
+
+/// Says that there is nothing to do, where `read` letters were held against the filter. Beside the output where that is for
+/// programs.
+fn say_nothing_matches(read: usize, json: bool, screen: &mut Screen) -> Result<()> {
+    let text = match read {
+        0 => "No dead letters.".to_owned(),
+        1 => "No dead letter matches (1 was read).".to_owned(),
+        _ => format!("No dead letter matches ({read} were read)."),
+    };
+    if json {
+        screen.note(&text);
+        return Ok(());
+    }
+    Ok(screen.line(text)?)
 }

@@ -17,6 +17,12 @@ pub(crate) fn explained(error: TopicsError) -> anyhow::Error {
     }
 }
 
+/// The command that makes the topics what they should be, under the profile that they were looked at with.
+fn apply_command(profile: Option<&str>) -> String {
+    let profile = profile.map(|name| format!(" --profile {name}"));
+    format!("suite topics apply{}", profile.unwrap_or_default())
+}
+
 fn declared(place: &crate::cli::KafkaPlace, profile: Option<&str>) -> Result<messaging::topics::TopicsFile> {
     let file = messaging::topics::TopicsFile::load_or_builtin(place.topics_file.as_deref())?;
     Ok(match profile {

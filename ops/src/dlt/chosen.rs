@@ -21,9 +21,21 @@ pub type One = (Letter, Record, Option<Vec<u8>>);
 pub struct Chosen {
     letters: BTreeMap<(String, String), One>,
     bytes: usize,
+    /// Letters that were looked at, also those that the filter didn't want.
+    read: usize,
 }
 
 impl Chosen {
+    /// Counts a letter that is looked at.
+    pub fn count_read(&mut self) {
+        self.read += 1;
+    }
+
+    /// How many letters were looked at.
+    pub fn read(&self) -> usize {
+        self.read
+    }
+
     /// Adds a letter; the last death of an event wins.
     pub fn add(&mut self, letter: Letter, record: Record, edited: Option<Vec<u8>>) {
         let event = letter.event_id.clone().unwrap_or_else(|| letter.at());
@@ -63,6 +75,7 @@ pub async fn choose(letters: &Letters, filter: Filter) -> Result<Chosen> {
     let groups = letters.groups(filter.group.as_deref())?;
     let found = read(letters, groups, Part::All, (Chosen::default(), false), move |(chosen, full), group, record| {
         let letter = Letter::of(group, &record);
+        chosen.count_read();
         *full = *full || chosen.bytes > MAX_BYTES;
         if !*full && filter.wants(&letter, &record) {
             chosen.add(letter, record, None);

@@ -12,11 +12,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use uuid::Uuid;
 
-use super::Letters;
 use super::chosen::{Chosen, choose};
 use super::desk::{Answered, Command, Desks, Order, Sent, Services};
 use super::filter::Filter;
 use super::letter::Letter;
+use super::{Letters, say_nothing_matches};
 use crate::Exit;
 use crate::screen::{Align, Paint, Screen, Table, counted};
 
@@ -58,7 +58,7 @@ struct How {
     /// Do it; without this, say what would happen
     #[arg(long)]
     yes: bool,
-    /// Who decided it, for the audit
+    /// Who decided it, for the audit; needed with --yes
     #[arg(long, env = "USER", value_name = "NAME", hide_env_values = true)]
     by: Option<String>,
     /// Why, for the audit; needed with --yes
@@ -76,21 +76,40 @@ struct How {
     letters: Letters,
 }
 
+impl How {
+    /// What every batch of the run says. A dry run leaves nothing that would need a name.
+    fn decision(&self, force: bool) -> Result<Command> {
+        const DRY_RUN: &str = "dry run";
+        let by = self.by.as_deref().filter(|by| !by.trim().is_empty()).or((!self.yes).then_some(DRY_RUN));
+        Ok(Command {
+            command_id: Uuid::now_v7(),
+            by: by
+                .context("who decides this? --by NAME\nThe audit keeps it; USER, which is taken without it, isn't set")?
+                .to_owned(),
+            why: self.why.clone().unwrap_or_else(|| DRY_RUN.to_owned()),
+            dry_run: !self.yes,
+            force,
+        })
+    }
+}
+
 /// Runs `redrive`.
 pub async fn redrive(command: Redrive, screen: &mut Screen) -> Result<Exit> {
     let Redrive { filter, from, force, how } = command;
+    let decision = how.decision(force)?;
     let chosen = match &from {
         Some(file) => super::export::read(file, &filter)?,
         None => choose(&how.letters, filter).await?,
     };
-    Run::new(Order::Redrive, force, how)?.run(chosen, screen).await
+    Run::new(Order::Redrive, decision, how)?.run(chosen, screen).await
 }
 
 /// Runs `discard`.
 pub async fn discard(command: Discard, screen: &mut Screen) -> Result<Exit> {
     let Discard { filter, how } = command;
+    let decision = how.decision(false)?;
     let chosen = choose(&how.letters, filter).await?;
-    Run::new(Order::Discard, false, how)?.run(chosen, screen).await
+    Run::new(Order::Discard, decision, how)?.run(chosen, screen).await
 }
 
 /// One run of a command.
@@ -116,14 +135,7 @@ struct Tally {
 type Tallies = BTreeMap<(String, String), Tally>;
 
 impl Run {
-    fn new(order: Order, force: bool, how: How) -> Result<Self> {
-        let command = Command {
-            command_id: Uuid::now_v7(),
-            by: how.by.filter(|by| !by.trim().is_empty()).context("who decides this? --by NAME")?,
-            why: how.why.unwrap_or_else(|| "dry run".to_owned()),
-            dry_run: !how.yes,
-            force,
-        };
+    fn new(order: Order, command: Command, how: How) -> Result<Self> {
         let desks = Desks::new(how.services)?;
         let now = Instant::now();
         Ok(Self { order, command, rate: how.rate, json: how.json, desks, start: now, told: now, sent: 0 })
@@ -132,7 +144,7 @@ impl Run {
     async fn run(mut self, chosen: Chosen, screen: &mut Screen) -> Result<Exit> {
         let total = chosen.len();
         if total == 0 {
-            screen.line("No dead letters.")?;
+            say_nothing_matches(chosen.read(), self.json, screen)?;
             return Ok(Exit::Ok);
         }
         let mut tallies = Tallies::new();

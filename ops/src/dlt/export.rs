@@ -12,11 +12,11 @@ use contracts::Bytes;
 use messaging::Record;
 use serde::{Deserialize, Serialize};
 
-use super::Letters;
 use super::chosen::{Chosen, choose};
 use super::desk::Sent;
 use super::filter::Filter;
 use super::letter::Letter;
+use super::{Letters, say_nothing_matches};
 use crate::Exit;
 use crate::screen::Screen;
 
@@ -52,7 +52,11 @@ struct Line {
 /// Runs the command.
 pub async fn run(command: Export, screen: &mut Screen) -> Result<Exit> {
     let Export { filter, letters } = command;
-    for (_, letters) in choose(&letters, filter).await?.by_group() {
+    let chosen = choose(&letters, filter).await?;
+    if chosen.len() == 0 {
+        say_nothing_matches(chosen.read(), true, screen)?;
+    }
+    for (_, letters) in chosen.by_group() {
         for (letter, record, _) in letters {
             screen.json(&Line {
                 group: letter.group.clone(),
@@ -89,6 +93,7 @@ pub fn read(file: &Path, filter: &Filter) -> Result<Chosen> {
             .map_err(|e| anyhow!("{}: {e}\nOne line of `suite dlt export` is expected", place()))?;
         let (record, edited) = line.into_record().with_context(place)?;
         let letter = Letter::of(&record.topic, &record);
+        chosen.count_read();
         if filter.wants(&letter, &record) {
             chosen.add(letter, record, edited);
         }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::letter::{Letter, shown, without_particulars};
+use super::say_nothing_matches;
 use crate::screen::{Align, Paint, Screen, Table, counted};
 
 /// The most groups of failures that are kept; what comes after them is counted as one.
@@ -29,10 +30,17 @@ pub struct Alike {
 pub struct Groups {
     alike: BTreeMap<String, Alike>,
     others: usize,
+    /// Letters that were looked at, also those that the filter didn't want.
+    read: usize,
 }
 
 impl Groups {
-    /// Counts one.
+    /// Counts a letter that is looked at.
+    pub fn count_read(&mut self) {
+        self.read += 1;
+    }
+
+    /// Counts one that is wanted.
     pub fn add(&mut self, letter: &Letter) {
         let fingerprint = letter.fingerprint();
         if !self.alike.contains_key(&fingerprint) && self.alike.len() >= MOST {
@@ -65,14 +73,13 @@ impl Groups {
     /// # Errors
     /// Where nobody reads.
     pub fn print(self, json: bool, screen: &mut Screen) -> Result<()> {
-        let others = self.others;
+        let (others, read) = (self.others, self.read);
         let all = self.sorted();
+        if all.is_empty() {
+            return say_nothing_matches(read, json, screen);
+        }
         if json {
             return all.iter().try_for_each(|alike| screen.json(alike));
-        }
-        if all.is_empty() {
-            screen.line("No dead letters.")?;
-            return Ok(());
         }
         let columns = [
             ("FINGERPRINT", Align::Left),

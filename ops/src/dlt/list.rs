@@ -6,12 +6,12 @@ use anyhow::Result;
 use clap::Args;
 use contracts::event::base_type;
 
-use super::Letters;
 use super::desk::{Desks, Services, Standing};
 use super::filter::Filter;
 use super::groups::Groups;
 use super::letter::{Letter, shown};
 use super::read::{Part, read};
+use super::{Letters, say_nothing_matches};
 use crate::Exit;
 use crate::screen::{Align, Paint, Screen, Table, counted};
 
@@ -42,6 +42,8 @@ struct Found {
     newest: BTreeMap<String, VecDeque<Letter>>,
     reasons: BTreeMap<String, usize>,
     total: usize,
+    /// Also those that the filter didn't want.
+    read: usize,
 }
 
 /// What became of the listed letters, by group and event; empty where nobody could be asked.
@@ -54,6 +56,7 @@ pub async fn run(command: List, screen: &mut Screen) -> Result<Exit> {
     if groups {
         let counted = read(&letters, names, Part::All, Groups::default(), move |groups, group, record| {
             let letter = Letter::of(group, &record);
+            groups.count_read();
             if filter.wants(&letter, &record) {
                 groups.add(&letter);
             }
@@ -63,12 +66,17 @@ pub async fn run(command: List, screen: &mut Screen) -> Result<Exit> {
     }
     let found = read(&letters, names, Part::All, Found::default(), move |found, group, record| {
         let letter = Letter::of(group, &record);
+        found.read += 1;
         if filter.wants(&letter, &record) {
             found.add(letter, limit);
         }
     })
     .await?;
     let total = found.total;
+    if total == 0 {
+        say_nothing_matches(found.read, json, screen)?;
+        return Ok(Exit::Ok);
+    }
     let reasons = found.reasons.clone();
     let shown = found.into_newest(limit);
     let standings = ask(services, &shown, screen).await;
@@ -138,10 +146,6 @@ fn print(
     standings: &Standings,
     screen: &mut Screen,
 ) -> Result<()> {
-    if total == 0 {
-        screen.line("No dead letters.")?;
-        return Ok(());
-    }
     let mut columns = vec![
         ("GROUP", Align::Left),
         ("AT", Align::Right),

@@ -75,8 +75,8 @@ impl Reader {
         if partitions.is_empty() {
             let wanted: Vec<String> = groups.iter().map(|group| format!("{prefix}{}", dead_letter(group))).collect();
             bail!(
-                "there is no topic {} at {brokers}\nsuite topics apply creates the suite's, suite topics list shows \
-                 them",
+                "there is no topic {} at {brokers}\nsuite topics list shows those that there are, and the command that \
+                 makes the others",
                 wanted.join(" or ")
             );
         }

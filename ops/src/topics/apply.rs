@@ -15,7 +15,8 @@ use crate::screen::{Paint, Screen, Table, counted};
 pub struct Apply {
     #[command(flatten)]
     pub(crate) kafka: KafkaPlace,
-    /// The declaration's profile: local (1 copy) or cluster (3 copies, 2 in sync)
+    /// The declaration's profile: local (1 copy) or cluster (3 copies, 2 in sync); without it that of the topics which live
+    /// already, and nothing is made less durable
     #[arg(long, value_name = "NAME")]
     pub profile: Option<String>,
     /// Partitions of every topic, instead of the declared number

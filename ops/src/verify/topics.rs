@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use contracts::topics::dead_letter;
 use messaging::Record;
-use messaging::kafka::{Reasons, metadata};
+use messaging::kafka::Reasons;
 use messaging::properties::Brokers;
 use messaging::topics::{TopicsError, watermarks};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -87,8 +87,8 @@ pub async fn find(places: &Places) -> Result<Vec<Topic>> {
             if !found.iter().any(|topic| &*topic.name == source) {
                 let (name, brokers) = (places.physical(source), &places.brokers);
                 bail!(
-                    "there is no topic {name} at {brokers}\nsuite topics apply creates the suite's, suite topics list \
-                     shows them"
+                    "there is no topic {name} at {brokers}\nsuite topics list shows those that there are, and the \
+                     command that makes the others"
                 );
             }
         }
@@ -345,7 +345,7 @@ pub(crate) type Reading = BaseConsumer<Reasons>;
 
 /// Every topic that the broker lists.
 pub(crate) fn listed(consumer: &Reading, brokers: &Brokers) -> Result<Metadata> {
-    metadata(consumer, ASK_BOUND)
+    messaging::topics::listed(consumer, ASK_BOUND)
         .map_err(|why| explained(TopicsError::Unreachable { bootstrap: brokers.to_string(), why }))
 }
 

@@ -80,7 +80,28 @@ async fn a_list_can_be_narrowed_and_bounded() -> Result<()> {
     let newest = place.suite(&["list", "--limit", "1"]).await;
     assert!(newest.out.contains("undecodable") && !newest.out.contains("inventory-service"), "{}", newest.out);
     assert!(newest.out.contains("3 dead letters (2 exhausted, 1 undecodable), the newest 1 listed"), "{}", newest.out);
-    assert_eq!(place.suite(&["list", "--key", "another"]).await.out, "No dead letters.\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_filter_that_matches_nothing_says_how_many_letters_it_was_held_against() -> Result<()> {
+    let place = three_letters(Cluster::shared().await?).await?;
+    let nothing = "No dead letter matches (3 were read).\n";
+    for words in [&["list"][..], &["list", "--groups"], &["redrive"], &["discard"]] {
+        let ran = place.suite(&[words, &["--key", "another", "--operator-token", "unused"]].concat()).await;
+        assert_eq!((ran.exit, &*ran.out, &*ran.err), (Exit::Ok, nothing, ""), "{words:?}");
+    }
+    // What comes out of these is for programs: people are told beside it.
+    for words in [&["export"][..], &["redrive", "--json", "--operator-token", "unused"]] {
+        let ran = place.suite(&[words, &["--key", "another"]].concat()).await;
+        assert_eq!((ran.exit, &*ran.out, &*ran.err), (Exit::Ok, "", nothing), "{words:?}");
+    }
+    let one = place.suite(&["list", "--group", "inventory-service", "--key", "another"]).await;
+    assert_eq!(one.out, "No dead letter matches (1 was read).\n");
+
+    place.1.create("order-service.dlt", 1).await?;
+    let empty = place.suite(&["list", "--group", "order-service", "--key", "another"]).await;
+    assert_eq!(empty.out, "No dead letters.\n");
     Ok(())
 }
 

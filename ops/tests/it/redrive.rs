@@ -171,6 +171,33 @@ async fn a_redrive_is_dry_until_it_is_meant_and_resumed_by_saying_it_again() -> 
 }
 
 #[tokio::test]
+async fn a_dry_run_needs_no_name_and_one_that_is_meant_says_how_to_give_it() -> Result<()> {
+    let place = Place::new(false).await?;
+    place.letter(1, "1", "rejected", "no").await?;
+    // The program itself, without the variable: containers have none.
+    let nameless = async |words: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_suite"));
+        command.env_remove("USER").args(["dlt", words[0], "--group", "payment-service"]).args(&words[1..]);
+        command.args(["--bootstrap", place.cluster.bootstrap(), "--prefix", place.topics.prefix()]);
+        command.args(["--payment-url", &place.service.url, "--operator-token", TOKEN]);
+        command.stdin(std::process::Stdio::null()).output().await
+    };
+    let dry = nameless(&["redrive"]).await?;
+    assert!(dry.status.success(), "{}", String::from_utf8_lossy(&dry.stderr));
+    let [(_, body)] = &place.service.asked()[..] else { panic!("one batch was expected") };
+    assert_eq!((&body["dry_run"], &body["by"]), (&json!(true), &json!("dry run")));
+
+    for order in ["redrive", "discard"] {
+        let meant = nameless(&[order, "--yes", "--why", "it is mended"]).await?;
+        let said = String::from_utf8_lossy(&meant.stderr);
+        assert_eq!(meant.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("error: who decides this? --by NAME"), "{said}");
+    }
+    assert!(place.service.asked().is_empty(), "nothing is sent in nobody's name");
+    Ok(())
+}
+
+#[tokio::test]
 async fn letters_are_chosen_by_what_they_are_and_sent_in_batches_at_a_rate() -> Result<()> {
     let place = Place::new(false).await?;
     for event in 1..=5 {

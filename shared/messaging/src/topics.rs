@@ -5,6 +5,7 @@
 //! home, so its dead letter must be sendable). Deliberately absent: creating topics on the way, by a service.
 
 mod apply;
+mod compare;
 mod live;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,9 @@ use contracts::topics as names;
 use serde::Deserialize;
 
 pub use apply::{Refusal, Report, apply};
-pub use live::{Found, LiveTopic, live, watermarks};
+pub use live::{Found, LiveTopic, listed, live, watermarks};
 
-/// The profile that is used where none is named.
+/// The profile that is used where none is named and nothing lives yet.
 pub const DEFAULT_PROFILE: &str = "local";
 
 /// The headers that a copy of a record may have beyond the source's: the least room that copies need.
@@ -84,6 +85,9 @@ pub struct TopicsFile {
     pub groups: Groups,
     #[serde(skip)]
     profile: Option<String>,
+    /// Whether a person chose that profile: only then may it ask for less than there is.
+    #[serde(skip)]
+    is_named: bool,
 }
 
 /// What depends on how many brokers there are.
@@ -135,6 +139,8 @@ pub struct TopicSpec {
     pub replication: i32,
     /// Topic settings, as Kafka names them.
     pub config: BTreeMap<String, String>,
+    /// Whether more copies, and more of them that must agree, are as good: nobody named a profile.
+    pub or_more: bool,
 }
 
 /// What the command line says otherwise.
@@ -190,8 +196,21 @@ impl TopicsFile {
             let complaint = format!("there is no profile {name}; the file has: {}", known.join(", "));
             return Err(TopicsError::Invalid(complaint));
         }
-        self.profile = Some(name.to_owned());
+        (self.profile, self.is_named) = (Some(name.to_owned()), true);
         Ok(self)
+    }
+
+    /// The same topics beside live ones of theirs, each with so many copies. Where nobody named a profile it is the one that
+    /// these were made with, so that what is missing becomes as durable as its neighbours.
+    #[must_use]
+    pub fn beside(mut self, copies: impl IntoIterator<Item = i32>) -> Self {
+        if let Some(fewest) = copies.into_iter().min().filter(|_| !self.is_named) {
+            let has_room = self.chosen().replication + 1..=fewest;
+            let fitting = self.profiles.iter().filter(|(_, profile)| has_room.contains(&profile.replication));
+            let most = fitting.max_by_key(|(_, profile)| profile.replication).map(|(name, _)| name.clone());
+            self.profile = most.or(self.profile);
+        }
+        self
     }
 
     /// The same topics with other numbers.
@@ -239,7 +258,7 @@ impl TopicsFile {
         let config = [
             ("cleanup.policy", self.cleanup_policy.clone()),
             ("max.message.bytes", max_message_bytes.to_string()),
-            ("min.insync.replicas", profile.min_insync_replicas.to_string()),
+            (compare::IN_SYNC, profile.min_insync_replicas.to_string()),
             ("retention.ms", (u64::from(retention_days) * DAY_MS).to_string()),
         ];
         TopicSpec {
@@ -247,6 +266,7 @@ impl TopicsFile {
             partitions: self.partitions,
             replication: profile.replication,
             config: config.map(|(key, value)| (key.to_owned(), value)).into(),
+            or_more: !self.is_named,
         }
     }
 

@@ -78,9 +78,10 @@ pub(crate) fn partitions(settings: &Settings, wanted: &Wanted, listed: &[Listed]
             "missing"
         };
         return Err(Complaint::Waits(format!(
-            "topics are {what}: {}; make them: KAFKA_BOOTSTRAP={}{prefix} suite topics apply",
+            "topics are {what}: {}; make them: KAFKA_BOOTSTRAP={}{prefix} suite topics apply{}",
             missing.join(", "),
-            settings.bootstrap
+            settings.bootstrap,
+            profile(settings, wanted, listed)
         )));
     }
     let least = wanted.sources.iter().filter_map(|name| Some((count(name)?, name))).min();
@@ -102,6 +103,17 @@ pub(crate) fn partitions(settings: &Settings, wanted: &Wanted, listed: &[Listed]
         }
     }
     Ok(())
+}
+
+/// Which profile the missing topics should be made with: that of the ones which are there, else who reads it must know.
+fn profile(settings: &Settings, wanted: &Wanted, listed: &[Listed]) -> &'static str {
+    let there = listed.iter().filter(|topic| wanted.all().any(|name| *name == topic.name));
+    match there.map(|topic| topic.replication).min() {
+        Some(0 | 1) => "",
+        Some(_) => " --profile cluster",
+        None if is_loopback(&settings.bootstrap) => "",
+        None => " (on three brokers: --profile cluster)",
+    }
 }
 
 /// Looks at copies and retention. Answers with warnings.
@@ -127,7 +139,8 @@ pub(crate) fn durability(
         let single: Vec<&str> = wanted.all().filter(|name| copies(name) == 1).map(String::as_str).collect();
         if !single.is_empty() {
             warnings.push(format!(
-                "one copy only of {}: a lost broker loses events; `suite topics apply --profile cluster` declares three",
+                "one copy only of {}: a lost broker loses events; give them three (kafka-reassign-partitions), then run \
+                 `suite topics apply --profile cluster`",
                 single.join(", ")
             ));
         }
@@ -135,7 +148,8 @@ pub(crate) fn durability(
         let weak: Vec<&str> = wanted.all().filter(weak).map(String::as_str).collect();
         if !weak.is_empty() {
             warnings.push(format!(
-                "min.insync.replicas = 1 of {}: acks=all then waits for one copy; set 2 (profile cluster)",
+                "min.insync.replicas = 1 of {}: acks=all then waits for one copy; `suite topics apply --profile cluster` \
+                 sets 2",
                 weak.join(", ")
             ));
         }
@@ -221,6 +235,24 @@ mod tests {
             panic!("waits")
         };
         assert!(hidden.starts_with("topics are missing, or this user may not see them: x.pay.dlt;"), "{hidden}");
+    }
+
+    #[test]
+    fn the_command_that_makes_a_missing_topic_names_the_profile_of_its_neighbours() {
+        let told = |bootstrap: &str, there: &[Listed]| {
+            let settings = settings(bootstrap);
+            let Err(Complaint::Waits(said)) = partitions(&settings, &Wanted::of(&settings, &["orders"]), there) else {
+                panic!("waits")
+            };
+            said.split_once(" suite topics apply").expect("the command").1.to_owned()
+        };
+        let some = |replication| listed(&[4; 5], replication).into_iter().take(3).collect::<Vec<_>>();
+        assert_eq!(told("k:9092", &some(3)), " --profile cluster");
+        assert_eq!(told("k:9092", &some(1)), "");
+        // A topic of somebody else is no neighbour.
+        let others = [Listed { name: "weather".to_owned(), partitions: 1, replication: 3 }];
+        assert_eq!(told("k:9092", &others), " (on three brokers: --profile cluster)");
+        assert_eq!(told("localhost:9092", &others), "");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Nothing is changed unless everything can be: live topics are looked at first, and one that has another number of
 //! partitions refuses the whole run. Missing topics are made by one request, and a run beside this one may have made
-//! some of them meanwhile. Settings that differ are altered; those that the declaration doesn't name stay.
+//! some of them meanwhile. Settings that differ are altered; those that the declaration doesn't name stay. Where nobody named
+//! a profile, it is that of the topics which live already, and nothing becomes less durable ([`TopicSpec::differences`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,17 +11,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::kafka::{self, Reasons};
+use crate::kafka::Reasons;
 use crate::properties::Brokers;
 
-use super::{Overrides, TopicSpec, TopicsError, TopicsFile};
+use super::{Overrides, TopicSpec, TopicsError, TopicsFile, live};
 
 /// How long the broker may take to change what it was asked to.
 const BOUND: Duration = Duration::from_secs(30);
@@ -81,11 +82,11 @@ pub async fn apply(
     file: &TopicsFile,
     overrides: Overrides,
 ) -> Result<Report, TopicsError> {
-    let file = file.clone().with_overrides(overrides)?;
-    let wanted: Vec<TopicSpec> =
-        file.expand().into_iter().map(|spec| TopicSpec { name: format!("{prefix}{}", spec.name), ..spec }).collect();
     let broker = Broker::connect(brokers)?;
     let mut live = broker.topics().await?;
+    let there = physical(file, prefix).into_iter().filter_map(|spec| live.get(&spec.name));
+    let copies: Vec<i32> = there.map(|topic| topic.replication).collect();
+    let wanted = physical(&file.clone().beside(copies).with_overrides(overrides)?, prefix);
     let unseen: Vec<&TopicSpec> = wanted.iter().filter(|spec| !live.contains_key(&spec.name)).collect();
     let creatable = broker.creatable(&unseen).await?;
     let (missing, there): (Vec<&TopicSpec>, Vec<_>) = wanted.iter().partition(|spec| creatable.contains(&spec.name));
@@ -100,10 +101,13 @@ pub async fn apply(
     refuse_other_partitions(&wanted, &live)?;
 
     let mut report = Report::default();
-    let existing: Vec<&TopicSpec> = wanted.iter().filter(|spec| !created.contains(&spec.name)).collect();
+    let existing = wanted.iter().filter(|spec| !created.contains(&spec.name));
+    let existing: Vec<TopicSpec> = existing
+        .map(|spec| live.get(&spec.name).map_or(spec.clone(), |topic| spec.clone().living_with(topic.replication)))
+        .collect();
     let mut changed: BTreeMap<String, Vec<String>> = broker.alter(&existing).await?.into_iter().collect();
     for spec in &wanted {
-        if live.get(&spec.name).is_some_and(|topic| topic.replication != spec.replication) {
+        if live.get(&spec.name).is_some_and(|topic| !spec.is_copied_enough(topic.replication)) {
             report.other_replication.push(spec.name.clone());
         }
         if created.contains(&spec.name) {
@@ -115,6 +119,11 @@ pub async fn apply(
         }
     }
     Ok(report)
+}
+
+/// The topics as the broker names them.
+fn physical(file: &TopicsFile, prefix: &str) -> Vec<TopicSpec> {
+    file.expand().into_iter().map(|spec| TopicSpec { name: format!("{prefix}{}", spec.name), ..spec }).collect()
 }
 
 fn refuse_other_partitions(wanted: &[TopicSpec], live: &BTreeMap<String, Shape>) -> Result<(), TopicsError> {
@@ -169,7 +178,7 @@ impl Broker {
     /// Every topic of the cluster.
     pub(super) async fn topics(&self) -> Result<BTreeMap<String, Shape>, TopicsError> {
         self.blocking(|asking| {
-            let metadata = kafka::metadata(asking, ASK_BOUND)?;
+            let metadata = live::listed(asking, ASK_BOUND)?;
             let shape = |topic: &rdkafka::metadata::MetadataTopic| Shape {
                 partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
                 replication: topic.partitions().first().map_or(0, |p| i32::try_from(p.replicas().len()).unwrap_or(0)),
@@ -271,32 +280,16 @@ impl Broker {
     }
 
     /// Alters the settings that differ and says which, by topic.
-    async fn alter(&self, existing: &[&TopicSpec]) -> Result<Vec<(String, Vec<String>)>, TopicsError> {
+    async fn alter(&self, existing: &[TopicSpec]) -> Result<Vec<(String, Vec<String>)>, TopicsError> {
         let names: Vec<&str> = existing.iter().map(|spec| &*spec.name).collect();
         let configs = self.configs(&names).await?;
         let (mut alterations, mut altered, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for spec in existing {
-            let Some(config) = configs.get(&spec.name) else { continue };
-            let differences = differences(spec, config);
-            if differences.is_empty() {
-                continue;
-            }
-            let mut alteration = AlterConfig::new(ResourceSpecifier::Topic(&spec.name));
-            for (name, value) in &spec.config {
-                alteration = alteration.set(name, value);
-            }
-            // The request replaces all of a topic's settings, so those that an operator made are sent along.
-            let kept = config
-                .entries
-                .iter()
-                .filter(|entry| entry.source == ConfigSource::DynamicTopic && !spec.config.contains_key(&entry.name));
-            for entry in kept {
-                if let Some(value) = &entry.value {
-                    alteration = alteration.set(&entry.name, value);
-                }
-            }
-            alterations.push(alteration);
-            altered.push(*spec);
+            let alteration = configs.get(&spec.name).and_then(|config| spec.alteration(config));
+            let Some((settings, differences)) = alteration else { continue };
+            let alteration = AlterConfig::new(ResourceSpecifier::Topic(&spec.name));
+            alterations.push(settings.into_iter().fold(alteration, |all, (name, value)| all.set(name, value)));
+            altered.push(spec);
             changed.push((spec.name.clone(), differences));
         }
         if alterations.is_empty() {
@@ -317,21 +310,12 @@ impl Broker {
         let names: Vec<&str> = altered.iter().map(|spec| &*spec.name).collect();
         self.until(async || {
             let configs = self.configs(&names).await?;
-            let differs =
-                |spec: &&&TopicSpec| configs.get(&spec.name).is_some_and(|c| !differences(spec, c).is_empty());
+            let differs = |spec: &&&TopicSpec| configs.get(&spec.name).is_some_and(|c| spec.alteration(c).is_some());
             let waiting = altered.iter().find(differs).map(|spec| format!("{} has its old settings", spec.name));
             Ok(waiting.map_or(Ok(()), Err))
         })
         .await
     }
-}
-
-fn differences(spec: &TopicSpec, live: &ConfigResource) -> Vec<String> {
-    let difference = |(name, value): (&String, &String)| {
-        let found = live.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or("unset");
-        (found != value).then(|| format!("{name}: {found} -> {value}"))
-    };
-    spec.config.iter().filter_map(difference).collect()
 }
 
 fn options() -> AdminOptions {

@@ -78,6 +78,28 @@ fn a_cluster_keeps_three_copies_and_writes_two() {
 }
 
 #[test]
+fn what_is_missing_becomes_as_durable_as_its_neighbours_unless_a_profile_is_named() {
+    let made = |file: TopicsFile, copies: &[i32]| {
+        let topic = file.beside(copies.iter().copied()).expand().remove(0);
+        (topic.replication, topic.config["min.insync.replicas"].clone(), topic.or_more)
+    };
+    let (one, three) = ((1, "1".to_owned()), (3, "2".to_owned()));
+    for (copies, (replication, in_sync)) in [
+        (&[][..], &one),
+        (&[1, 1], &one),
+        // No profile has two.
+        (&[2, 2], &one),
+        (&[3, 1, 3], &one),
+        (&[3, 3], &three),
+        (&[5, 4], &three),
+    ] {
+        assert_eq!(made(builtin(), copies), (*replication, in_sync.clone(), true), "{copies:?}");
+    }
+    let local = builtin().with_profile("local").expect("declared");
+    assert_eq!(made(local, &[3, 3]), (1, "1".to_owned(), false));
+}
+
+#[test]
 fn a_declaration_that_would_lose_or_reorder_events_is_refused_and_says_where() {
     for (from, to, expected) in [
         ("partitions = 4", "partitions = 0", "partitions = 0"),
