@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use contracts::topics;
-use messaging::Settings;
+use messaging::{GroupProgress, Settings};
 use service::cli::Start;
 use service::{MessagingConfig, Runtime, config};
 use sqlx::PgPool;
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::OrderConfig;
-use crate::deadlines::{Lag, Sweeper};
+use crate::deadlines::Sweeper;
 use crate::handlers::{SERVICE, SagaHandler};
 use crate::housekeeping;
 use crate::http::{self, AppState};
@@ -49,17 +49,17 @@ impl App {
             TcpListener::bind(service.http_addr).await.with_context(|| format!("HTTP_ADDR {}", service.http_addr))?;
         let clock = Clock::start(&pool).await?;
         let catalog = Catalog::start(pool.clone()).await?;
+        let answers = GroupProgress::new(settings.clone(), &[topics::PAYMENTS, topics::INVENTORY]);
         let mut runtime =
             Runtime::new(pool.clone(), settings, shutdown).operated_with(service.operator_token).works_without_kafka();
         let wake = runtime.wake();
         let metrics = OrderMetrics::new(&runtime.meter());
         let (writer, placing) = Writer::new(pool.clone(), clock.clone(), wake.clone(), own.limits());
         let writer = writer.counted_by(metrics.clone());
-        let lag = Lag::default();
-        let sweeper = Sweeper::start(pool.clone(), wake.clone(), lag.clone(), own.deadlines()).await?;
+        let sweeper = Sweeper::start(pool.clone(), wake.clone(), answers, own.deadlines()).await?;
         let sweeper = sweeper.counted_by(metrics.clone());
 
-        let handler = SagaHandler::new(lag).counted_by(metrics.clone());
+        let handler = SagaHandler::default().counted_by(metrics.clone());
         runtime.consume(handler, &[topics::PAYMENTS, topics::INVENTORY, topics::NOTIFICATIONS]);
         runtime.task("order writer", |stop| async move {
             writer.run(stop).await;

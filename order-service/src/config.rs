@@ -7,13 +7,17 @@ use serde::Deserialize;
 use crate::deadlines::Policy;
 use crate::placing::Limits;
 
+/// Less would take a pause between two commits of offsets for an outage.
+const LEAST_BEHIND_SECS: u64 = 5;
+
 /// Settings from the environment; each field is read from the variable of its name in capitals.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub struct OrderConfig {
     /// `ORDER_DEADLINE_SECS`: an order without its answers is cancelled after this (default 900).
     pub order_deadline_secs: u64,
-    /// `DEADLINE_BEHIND_SECS`: deadlines wait while the oldest outbox row is older than this (default 30).
+    /// `DEADLINE_BEHIND_SECS`: deadlines wait while the oldest outbox row is older than this, or answers stay unread for as long
+    /// (default 30).
     pub deadline_behind_secs: u64,
     /// `DEADLINE_SWEEP_MS`: the pause between two looks for such orders (default 1000).
     pub deadline_sweep_ms: u64,
@@ -49,7 +53,6 @@ impl OrderConfig {
     pub fn validate(&self) -> anyhow::Result<()> {
         let at_least_one = [
             ("ORDER_DEADLINE_SECS", self.order_deadline_secs),
-            ("DEADLINE_BEHIND_SECS", self.deadline_behind_secs),
             ("DEADLINE_SWEEP_MS", self.deadline_sweep_ms),
             ("IDEMPOTENCY_TTL_SECS", self.idempotency_ttl_secs),
             ("IDEMPOTENCY_SWEEP_SECS", self.idempotency_sweep_secs),
@@ -59,6 +62,10 @@ impl OrderConfig {
         for (name, value) in at_least_one {
             anyhow::ensure!(value >= 1, "{name} must be at least 1");
         }
+        anyhow::ensure!(
+            self.deadline_behind_secs >= LEAST_BEHIND_SECS,
+            "DEADLINE_BEHIND_SECS must be at least {LEAST_BEHIND_SECS}: what is read is told to the broker twice a second only"
+        );
         Ok(())
     }
 
@@ -103,5 +110,9 @@ mod tests {
     fn a_setting_under_which_nothing_would_happen_is_named() {
         let config: OrderConfig = service::config::load_from([("ORDER_QUEUE", "0")]).expect("valid");
         assert_eq!(config.validate().expect_err("zero").to_string(), "ORDER_QUEUE must be at least 1");
+        let config: OrderConfig = service::config::load_from([("DEADLINE_BEHIND_SECS", "4")]).expect("valid");
+        assert!(
+            config.validate().expect_err("too few").to_string().starts_with("DEADLINE_BEHIND_SECS must be at least 5")
+        );
     }
 }

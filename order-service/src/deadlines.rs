@@ -4,22 +4,23 @@
 //! open: no index by state, a bounded number of rows a step. The clock is the database's.
 //!
 //! **An outage must not cancel everybody.** An order's time runs only while its answers can arrive: from when it was
-//! placed, or from when this service was last seen behind (or started), whichever is later. So after an outage, however
-//! long, everybody gets the whole deadline again. Behind means: the oldest outbox row is old (nobody hears of orders), or
-//! the events that come in are ([`Lag`]: their answers are there and not read yet).
+//! placed, or from when the service was last seen behind, whichever is later. So after an outage, however long, everybody
+//! gets the whole deadline again. Behind means: no instance was there to look; or the oldest outbox row is old (nobody hears
+//! of orders); or, when an order is overdue, what is on the topics is not read to its end in time ([`Answers`]: its answer may be
+//! there). The broker is asked, because the partition of that order may be another instance's. All instances share what one of
+//! them has seen, in `deadline_progress`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::Future;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use messaging::Wake;
+use jiff::SignedDuration;
+use messaging::{Failure, GroupProgress, Wake};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock::lowest_id_at;
-use crate::db::deadlines;
+use crate::db::deadlines::{self, Watch};
 use crate::handlers::cancel_overdue;
 use crate::metrics::OrderMetrics;
 
@@ -33,19 +34,15 @@ const CANCEL_AT_ONCE: usize = 200;
 /// time-out are less (see `placing/group.rs`). The bound stays that far behind.
 pub(crate) const COMMIT_LAG: SignedDuration = SignedDuration::from_secs(60);
 
-/// How old the events are that the consumer works on: the largest age since it was last asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Lag(Arc<AtomicU64>);
+/// The answers to orders that are on the topics.
+pub trait Answers: Send + Sync + 'static {
+    /// Waits until all that are there now have had their effect. `false` where they have not within `bound`.
+    fn are_read(&self, bound: Duration) -> impl Future<Output = Result<bool, Failure>> + Send;
+}
 
-impl Lag {
-    /// Notes an event's age when it was worked on.
-    pub fn note(&self, age: SignedDuration) {
-        self.0.fetch_max(u64::try_from(age.as_millis()).unwrap_or_default(), Ordering::Relaxed);
-    }
-
-    /// The largest age since the last call.
-    pub fn take(&self) -> Duration {
-        Duration::from_millis(self.0.swap(0, Ordering::Relaxed))
+impl Answers for GroupProgress {
+    fn are_read(&self, bound: Duration) -> impl Future<Output = Result<bool, Failure>> + Send {
+        self.catches_up(bound)
     }
 }
 
@@ -54,31 +51,35 @@ impl Lag {
 pub struct Policy {
     /// How long an order may stay open.
     pub deadline: Duration,
-    /// The service is behind when its oldest outbox row, or an event that it works on, is older than this.
+    /// The service is behind when its oldest outbox row is older than this, when answers stay unread for as long, or when
+    /// nobody has looked for as long.
     pub behind_after: Duration,
     /// The pause between two sweeps.
     pub interval: Duration,
 }
 
+impl Policy {
+    fn is_behind(&self, unwatched: Duration, outbox_age: Duration) -> bool {
+        outbox_age > self.behind_after || unwatched > self.behind_after + 2 * self.interval
+    }
+}
+
 /// One sweeper; instances may have one each, and do no harm to each other.
 #[derive(Debug)]
-pub struct Sweeper {
+pub struct Sweeper<A> {
     db: PgPool,
     wake: Wake,
-    lag: Lag,
+    answers: A,
     policy: Policy,
     metrics: OrderMetrics,
     low: Uuid,
-    /// Since when answers can arrive, by the database's clock.
-    caught_up_since: Timestamp,
 }
 
-impl Sweeper {
+impl<A: Answers> Sweeper<A> {
     /// Starts where an earlier sweeper got to.
-    pub async fn start(db: PgPool, wake: Wake, lag: Lag, policy: Policy) -> sqlx::Result<Self> {
+    pub async fn start(db: PgPool, wake: Wake, answers: A, policy: Policy) -> sqlx::Result<Self> {
         let low = deadlines::low_bound(&db).await?;
-        let (now, _) = deadlines::now_and_outbox_age(&db).await?;
-        Ok(Self { db, wake, lag, policy, metrics: OrderMetrics::default(), low, caught_up_since: now })
+        Ok(Self { db, wake, answers, policy, metrics: OrderMetrics::default(), low })
     }
 
     /// Counts what it cancels.
@@ -87,40 +88,36 @@ impl Sweeper {
         self
     }
 
-    /// Takes it that the service has not been behind for so long: for tests, which don't wait for a deadline.
-    #[doc(hidden)]
-    pub fn caught_up_for(&mut self, time: Duration) {
-        let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
-        self.caught_up_since = self.caught_up_since.saturating_sub(time).unwrap_or(Timestamp::MIN);
-    }
-
     /// Sweeps until `stop` is raised. A sweep that fails is tried again at the next turn.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(self.policy.interval) => {}
+            }
             match self.sweep(&stop).await {
                 Ok(0) => {}
                 Ok(cancelled) => tracing::info!(cancelled, "orders past their deadline were cancelled"),
                 Err(error) => tracing::warn!(%error, "a sweep for deadlines failed"),
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(self.policy.interval) => {}
-            }
         }
     }
 
     /// Cancels everything that is overdue now; returns how many orders that were.
-    pub async fn sweep(&mut self, stop: &CancellationToken) -> Result<usize, messaging::Failure> {
-        let (now, outbox_age) = deadlines::now_and_outbox_age(&self.db).await?;
-        let lag = self.lag.take();
-        if outbox_age.max(lag) > self.policy.behind_after {
-            let (outbox_age_secs, lag_secs) = (outbox_age.as_secs(), lag.as_secs());
-            tracing::warn!(outbox_age_secs, lag_secs, "the service is behind: deadlines wait");
-            self.caught_up_since = now;
+    pub async fn sweep(&mut self, stop: &CancellationToken) -> Result<usize, Failure> {
+        let Watch { now, caught_up_since, unwatched, outbox_age } = deadlines::watch(&self.db).await?;
+        if self.policy.is_behind(unwatched, outbox_age) {
+            let (unwatched_secs, outbox_age_secs) = (unwatched.as_secs(), outbox_age.as_secs());
+            tracing::warn!(unwatched_secs, outbox_age_secs, "the service is behind: deadlines wait");
+            deadlines::is_behind(&self.db).await?;
+            return Ok(0);
+        }
+        if unwatched > self.policy.behind_after / 4 {
+            deadlines::is_watched(&self.db).await?;
         }
         let deadline = SignedDuration::try_from(self.policy.deadline).unwrap_or(SignedDuration::MAX);
         let Ok(placed_before) = now.checked_sub(deadline) else { return Ok(0) };
-        if self.caught_up_since > placed_before {
+        if caught_up_since > placed_before {
             return Ok(0);
         }
         // Rounded up to whole milliseconds, as ids are; the exact time is compared by the query.
@@ -130,9 +127,18 @@ impl Sweeper {
         let (mut from, mut cancelled) = (self.low, 0);
         // Everything below `from` was looked at; `settled` stays at the first order that is still open.
         let mut settled = None;
+        let mut answers_are_read = false;
         while !stop.is_cancelled() {
             let seen = deadlines::look(&self.db, from, high, self.policy.deadline, LOOK_AT).await?;
             let due: Vec<Uuid> = seen.iter().filter(|order| order.due).map(|order| order.order_id).collect();
+            if !due.is_empty() && !answers_are_read {
+                answers_are_read = self.answers_are_read(stop).await?;
+                if !answers_are_read {
+                    return Ok(cancelled);
+                }
+                // What they decided is seen by another look.
+                continue;
+            }
             for ids in due.chunks(CANCEL_AT_ONCE) {
                 cancelled += cancel_overdue(&self.db, ids, &self.metrics).await?;
                 self.wake.wake();
@@ -152,6 +158,24 @@ impl Sweeper {
             deadlines::raise_low_bound(&self.db, self.low).await?;
         }
         Ok(cancelled)
+    }
+
+    /// Whether every answer that is on the topics now has had its effect. Where that is not so, or nobody knows, the service is
+    /// behind.
+    async fn answers_are_read(&self, stop: &CancellationToken) -> Result<bool, Failure> {
+        let read = tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            read = self.answers.are_read(self.policy.behind_after) => read,
+        };
+        match &read {
+            Ok(true) => return Ok(true),
+            Ok(false) => tracing::warn!("orders are overdue, but not all answers are read: deadlines wait"),
+            Err(error) => {
+                tracing::warn!(%error, "orders are overdue, but nobody knows whether all answers are read: deadlines wait")
+            }
+        }
+        deadlines::is_behind(&self.db).await?;
+        Ok(false)
     }
 }
 

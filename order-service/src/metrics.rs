@@ -179,7 +179,11 @@ fn show_open(meter: &Meter, open: &Arc<Mutex<Option<OpenOrders>>>) {
             .build();
     };
     show("orders.open", "Orders that are neither confirmed nor cancelled", |orders| orders.open);
-    show("orders.stuck", "Open orders that are older than their deadline", |orders| orders.overdue);
+    show(
+        "orders.stuck",
+        "Open orders whose deadline is over, counted from when the service was last behind",
+        |orders| orders.overdue,
+    );
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use contracts::OrderId;
+use contracts::{Currency, Money, OrderId};
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::Row as _;
@@ -49,7 +49,7 @@ pub async fn read(places: &Places, orders: &[OrderId]) -> Result<BTreeMap<OrderI
             event_id: row.try_get(5)?,
             event_type: "order.placed.v1".to_owned(),
             time: placed_at,
-            detail: format!("{}.{:02} {currency} to pay", total_minor / 100, total_minor % 100),
+            detail: format!("{} to pay", Money::new(total_minor, currency.parse::<Currency>()?)),
         };
         let story = Story {
             state: row.try_get(1)?,

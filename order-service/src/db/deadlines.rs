@@ -50,14 +50,16 @@ pub struct OpenOrders {
     pub last: Option<Uuid>,
 }
 
-/// Counts the open orders from `low` on; reads at most `limit` rows.
+/// Counts the open orders from `low` on; reads at most `limit` rows. Overdue are those whose time ran: from when they were placed
+/// or the service was last behind.
 pub async fn count_open(db: &PgPool, low: Uuid, deadline: Duration, limit: u32) -> sqlx::Result<OpenOrders> {
     sqlx::query_as(
         "with seen as materialized (
              select order_id, state = 'placed' as open, placed_at from orders where order_id >= $1 order by order_id limit $3
          )
          select now(), count(*) as looked_at, count(*) filter (where open) as open,
-                count(*) filter (where open and placed_at < now() - make_interval(secs => $2)) as overdue,
+                count(*) filter (where open and greatest(placed_at, (select caught_up_since from deadline_progress))
+                                                  < now() - make_interval(secs => $2)) as overdue,
                 (select order_id from seen where open order by order_id limit 1) as first_open,
                 (select order_id from seen order by order_id desc limit 1) as last
          from seen",
@@ -69,14 +71,41 @@ pub async fn count_open(db: &PgPool, low: Uuid, deadline: Duration, limit: u32) 
     .await
 }
 
-/// The database's time, and how long the oldest outbox row has been waiting.
-pub async fn now_and_outbox_age(db: &PgPool) -> sqlx::Result<(Timestamp, Duration)> {
-    let (now, age): (SqlTimestamp, f64) = sqlx::query_as(
-        "select now(), coalesce((select extract(epoch from now() - created_at) from outbox order by id limit 1), 0)::float8",
+/// What a look before a sweep found.
+#[derive(Debug, Clone, Copy)]
+pub struct Watch {
+    /// The database's time.
+    pub now: Timestamp,
+    /// Since when the service has not been behind.
+    pub caught_up_since: Timestamp,
+    /// How long nobody had looked, of all instances.
+    pub unwatched: Duration,
+    /// How long the oldest outbox row has been waiting.
+    pub outbox_age: Duration,
+}
+
+/// Looks, and changes nothing.
+pub async fn watch(db: &PgPool) -> sqlx::Result<Watch> {
+    let (now, since, unwatched, age): (SqlTimestamp, SqlTimestamp, f64, f64) = sqlx::query_as(
+        "select now(), caught_up_since, extract(epoch from now() - watched_at)::float8,
+                coalesce((select extract(epoch from now() - created_at) from outbox order by id limit 1), 0)::float8
+         from deadline_progress",
     )
     .fetch_one(db)
     .await?;
-    Ok((now.to_jiff(), Duration::try_from_secs_f64(age).unwrap_or_default()))
+    let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let (unwatched, outbox_age) = (duration(unwatched), duration(age));
+    Ok(Watch { now: now.to_jiff(), caught_up_since: since.to_jiff(), unwatched, outbox_age })
+}
+
+/// Notes that somebody looked.
+pub async fn is_watched(db: &PgPool) -> sqlx::Result<()> {
+    sqlx::query("update deadline_progress set watched_at = now()").execute(db).await.map(drop)
+}
+
+/// Notes that the service is behind: everybody's time begins anew.
+pub async fn is_behind(db: &PgPool) -> sqlx::Result<()> {
+    sqlx::query("update deadline_progress set caught_up_since = now(), watched_at = now()").execute(db).await.map(drop)
 }
 
 /// No order below this id is open.

@@ -36,7 +36,7 @@ pub struct Priced {
 
 /// What is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PricingProblem {
+pub enum LineProblem {
     /// There is no such product.
     UnknownSku,
     /// Its price is in another currency than the first line's.
@@ -48,28 +48,28 @@ pub enum PricingProblem {
     TooExpensive,
 }
 
-/// Which line can't be priced, and why.
+/// Why an order can't be priced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PricingError {
-    /// Index of the line.
-    pub line: usize,
-    /// Why.
-    pub problem: PricingProblem,
+pub enum PricingError {
+    /// The index of each line that can't be, and why.
+    Lines(Vec<(usize, LineProblem)>),
+    /// Every line can, and their sum is nothing: no gateway takes a payment of nothing, so the order could never be confirmed.
+    NothingToPay,
 }
 
-/// Prices every line, or tells of each line that can't be priced.
-pub fn price(lines: &[RequestedLine], catalog: &HashMap<Sku, Product>) -> Result<Priced, Vec<PricingError>> {
+/// Prices every line, or tells of each line that can't be priced. A line may be free; an order may not.
+pub fn price(lines: &[RequestedLine], catalog: &HashMap<Sku, Product>) -> Result<Priced, PricingError> {
     let currency = lines.iter().find_map(|line| catalog.get(&line.sku)).map_or(Currency::EUR, |p| p.price.currency);
     let mut priced = Priced { lines: Vec::with_capacity(lines.len()), total: Money::new(0, currency) };
     let mut errors = Vec::new();
     for (line, wanted) in lines.iter().enumerate() {
-        let mut refuse = |problem| errors.push(PricingError { line, problem });
+        let mut refuse = |problem| errors.push((line, problem));
         let Some(product) = catalog.get(&wanted.sku) else {
-            refuse(PricingProblem::UnknownSku);
+            refuse(LineProblem::UnknownSku);
             continue;
         };
         if product.price.currency != currency {
-            refuse(PricingProblem::OtherCurrency { expected: currency });
+            refuse(LineProblem::OtherCurrency { expected: currency });
             continue;
         }
         let unit_price_minor = product.price.amount_minor;
@@ -78,11 +78,14 @@ pub fn price(lines: &[RequestedLine], catalog: &HashMap<Sku, Product>) -> Result
             .and_then(|cost| priced.total.amount_minor.checked_add(cost));
         match sum {
             Some(sum) => priced.total.amount_minor = sum,
-            None => refuse(PricingProblem::TooExpensive),
+            None => refuse(LineProblem::TooExpensive),
         }
         priced.lines.push(OrderLine { sku: wanted.sku.clone(), quantity: wanted.quantity, unit_price_minor });
     }
-    if errors.is_empty() { Ok(priced) } else { Err(errors) }
+    if !errors.is_empty() {
+        return Err(PricingError::Lines(errors));
+    }
+    if priced.total.amount_minor <= 0 { Err(PricingError::NothingToPay) } else { Ok(priced) }
 }
 
 #[cfg(test)]
@@ -90,13 +93,15 @@ mod tests {
     use super::*;
 
     fn catalog() -> HashMap<Sku, Product> {
-        [("A", 250, Currency::EUR), ("B", 1999, Currency::EUR), ("C", 5, Currency::USD), ("D", i64::MAX, Currency::EUR)]
-            .map(|(sku, price, currency)| {
-                let sku = Sku::parse(sku).expect("SKU");
-                let product = Product { sku: sku.clone(), name: "x".to_owned(), price: Money::new(price, currency) };
-                (sku, product)
-            })
-            .into()
+        let eur =
+            [("A", 250), ("B", 1999), ("D", i64::MAX), ("FREE", 0)].map(|(sku, price)| (sku, price, Currency::EUR));
+        let all = eur.into_iter().chain([("C", 5, Currency::USD)]);
+        all.map(|(sku, price, currency)| {
+            let sku = Sku::parse(sku).expect("SKU");
+            let product = Product { sku: sku.clone(), name: "x".to_owned(), price: Money::new(price, currency) };
+            (sku, product)
+        })
+        .collect()
     }
 
     fn line(sku: &str, quantity: u32) -> RequestedLine {
@@ -112,15 +117,22 @@ mod tests {
 
     #[test]
     fn every_bad_line_is_told() {
-        let errors = price(&[line("X", 1), line("A", 1), line("C", 1), line("Y", 1)], &catalog()).expect_err("bad");
-        let told: Vec<_> = errors.iter().map(|e| e.line).collect();
-        assert_eq!(told, [0, 2, 3]);
-        assert_eq!(errors[1].problem, PricingProblem::OtherCurrency { expected: Currency::EUR });
+        let error = price(&[line("X", 1), line("A", 1), line("C", 1), line("Y", 1)], &catalog()).expect_err("bad");
+        let other = LineProblem::OtherCurrency { expected: Currency::EUR };
+        let expected = vec![(0, LineProblem::UnknownSku), (2, other), (3, LineProblem::UnknownSku)];
+        assert_eq!(error, PricingError::Lines(expected));
+    }
+
+    #[test]
+    fn a_line_may_be_free_and_an_order_may_not() {
+        let priced = price(&[line("FREE", 2), line("A", 1)], &catalog()).expect("something to pay");
+        assert_eq!((priced.total, priced.lines[0].unit_price_minor), (Money::new(250, Currency::EUR), 0));
+        assert_eq!(price(&[line("FREE", 1000)], &catalog()), Err(PricingError::NothingToPay));
     }
 
     #[test]
     fn a_sum_beyond_counting_is_refused() {
-        let errors = price(&[line("D", 1), line("A", 1)], &catalog()).expect_err("too much");
-        assert_eq!(errors, [PricingError { line: 1, problem: PricingProblem::TooExpensive }]);
+        let error = price(&[line("D", 1), line("A", 1)], &catalog()).expect_err("too much");
+        assert_eq!(error, PricingError::Lines(vec![(1, LineProblem::TooExpensive)]));
     }
 }

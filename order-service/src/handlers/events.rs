@@ -14,7 +14,6 @@ use super::counterpart::HalfAnswered;
 use super::{Cause, announce, unknown_order};
 use crate::db::orders::{self, Changed};
 use crate::db::timeline;
-use crate::deadlines::Lag;
 use crate::domain::{Awaited, Entry, Order, Saga, SagaEvent};
 use crate::metrics::{Ended, OrderMetrics};
 
@@ -23,17 +22,11 @@ use crate::metrics::{Ended, OrderMetrics};
 /// The topics commute (see [`crate::domain`]'s state machine), so it does not matter which of them is ahead.
 #[derive(Debug, Clone, Default)]
 pub struct SagaHandler {
-    lag: Lag,
     metrics: OrderMetrics,
     half_answered: Arc<Mutex<HalfAnswered>>,
 }
 
 impl SagaHandler {
-    /// A handler that tells `lag` how old its events are.
-    pub fn new(lag: Lag) -> Self {
-        Self { lag, ..Self::default() }
-    }
-
     /// Counts the orders that end.
     pub fn counted_by(mut self, metrics: OrderMetrics) -> Self {
         self.metrics = metrics;
@@ -151,10 +144,6 @@ impl SagaHandler {
         for item in items {
             let order_id = item.order_id();
             let at = item.time.unwrap_or(now);
-            // Retries are old on purpose.
-            if item.attempt == 1 {
-                self.lag.note(item.time.map(|at| now.duration_since(at)).unwrap_or_default());
-            }
             if let Some(order) = orders.get_mut(&order_id) {
                 entries.push(Entry::heard(&item.event, item.event_id, at));
                 let saga = order.saga;

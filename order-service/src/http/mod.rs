@@ -11,7 +11,7 @@ mod views;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use contracts::OrderId;
-use messaging::{Failure, FailureKind, Wake};
+use messaging::{Failure, Wake};
 use service::Problem;
 use service::problem::ValidPath;
 use sqlx::PgPool;
@@ -87,14 +87,7 @@ fn no_such_order(id: Uuid) -> Problem {
 
 /// What a client is told when the database fails: come back later, or it is our fault.
 fn failed(failure: impl Into<Failure>) -> Problem {
-    let failure = failure.into();
-    match failure.kind {
-        FailureKind::Outage | FailureKind::Conflict => {
-            tracing::warn!(%failure, "the database is not available");
-            Problem::unavailable("the service can't reach its database", 1)
-        }
-        FailureKind::Retryable | FailureKind::Permanent(_) => Problem::internal(failure),
-    }
+    failure.into().into()
 }
 
 fn order_id(path: OrderPath) -> OrderId {

@@ -81,7 +81,7 @@ async fn read(app: &AppState, body: &Value) -> Result<Result<(PlaceOrder, Priced
         Err(errors) => return Ok(Err(errors)),
     };
     let priced = app.catalog.price(&request.lines).await.map_err(failed)?;
-    Ok(priced.map(|priced| (request, priced)).map_err(|errors| not_priced(&errors)))
+    Ok(priced.map(|priced| (request, priced)).map_err(|error| not_priced(&error)))
 }
 
 async fn earlier(app: &AppState, key: &IdempotencyKey, print: &Fingerprint) -> Result<Option<Answer>, Problem> {

@@ -29,7 +29,7 @@ pub struct ProductList {
 /// Every product with its price. Whether it is in stock is inventory-service's to say.
 #[utoipa::path(get, path = "/products", tag = "products", responses((status = 200, body = ProductList)))]
 pub async fn list_products(State(app): State<AppState>) -> Result<Json<ProductList>, Problem> {
-    let products = products::read_all(&app.db).await.map_err(failed)?;
+    let products = products::read_all(&app.db).await.map_err(failed)?.readable;
     let view = |product: crate::domain::Product| ProductView {
         sku: product.sku.into(),
         name: product.name,

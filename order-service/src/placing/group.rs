@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use contracts::orders::OrderPlaced;
-use messaging::{Failure, FailureKind, OutgoingEvent};
+use messaging::{Failure, OutgoingEvent};
 use serde_json::json;
+use service::problem::is_for_lack_of_an_answer;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -25,7 +26,8 @@ use crate::handlers::SOURCE;
 /// than their commit (the deadline sweeper relies on it).
 const MAX_WAIT: Duration = Duration::from_secs(15);
 
-/// How long a group is tried again before everybody in it is told to come back later.
+/// How long a group is tried again, or halved, before everybody in it whose end is not known by then is told to come back
+/// later. No statement begins after that; the last one may take its own time-out longer, and then the next group's turn comes.
 const MAX_TRYING: Duration = Duration::from_secs(6);
 
 /// The pause after the first failure; it doubles up to [`MAX_PAUSE`].
@@ -102,7 +104,7 @@ impl Writer {
         })
     }
 
-    /// Writes all rows; a part that the database refuses is halved until the row that it refuses is alone.
+    /// Writes all rows; a part that the database refuses is halved until the row that it refuses is alone, or time is up.
     async fn write_rows(&self, rows: &[NewRow]) -> Vec<Outcome> {
         let mut outcomes = vec![Err(Refusal::Unavailable); rows.len()];
         let mut parts: Vec<Range<usize>> = Vec::new();
@@ -127,28 +129,29 @@ impl Writer {
         outcomes
     }
 
-    /// Writes these rows in one statement, again and again until it is known what became of them.
+    /// Writes these rows in one statement, again and again until it is known what became of them. Does nothing once time is up.
     async fn write_part(&self, rows: &[NewRow], deadline: Instant) -> Result<Vec<Held>, Refusal> {
         let mut pause = FIRST_PAUSE;
-        loop {
+        while Instant::now() < deadline {
             let error = match self.try_part(rows).await {
                 Ok(Some(holders)) => return Ok(holders),
                 Ok(None) => None,
                 Err(error) => Some(Failure::from(error)),
             };
             if let Some(error) = &error {
-                let refused = error.kind == FailureKind::Retryable && error.class.starts_with("sqlstate.");
+                let refused = is_refusal(error);
                 tracing::warn!(orders = rows.len(), %error, refused, "a group of orders was not written");
                 if refused {
                     return Err(Refusal::Rejected);
                 }
             }
             if Instant::now() + pause > deadline {
-                return Err(Refusal::Unavailable);
+                break;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
         }
+        Err(Refusal::Unavailable)
     }
 
     /// `None` where a key that was taken is free again: it expired between the two statements.
@@ -187,6 +190,12 @@ impl Writer {
         }
         placing::insert_all(db, rows, self.limits.key_lifetime).await
     }
+}
+
+/// Whether it is the rows that the database refuses. A statement whose time was up tells nothing about them: they may be
+/// written a moment later, and halves would only be as slow.
+fn is_refusal(error: &Failure) -> bool {
+    error.class.starts_with("sqlstate.") && !is_for_lack_of_an_answer(error)
 }
 
 fn stored_by(row: &NewRow) -> StoredKey {

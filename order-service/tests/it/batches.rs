@@ -1,7 +1,6 @@
 //! A batch equals its events one by one: three topics mixed, duplicates, refusals, strangers and poison in it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use contracts::envelope::{self, Header, header_text};
@@ -11,13 +10,12 @@ use contracts::payments::{
     PaymentAuthorized, PaymentCaptureFailed, PaymentCaptured, PaymentDeclined, PaymentRefunded, PaymentVoided,
 };
 use contracts::{Bytes, Currency, Event, EventId, Money, OrderId, Sku, TraceParent};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use messaging::arrival::{Arrival, Body};
 use messaging::machine::{RecordId, Tp};
 use messaging::outbox::decode_headers;
 use messaging::transaction::{Prepared, Task, Transactor};
 use messaging::{Item, Record, Settings};
-use order_service::deadlines::Lag;
 use order_service::domain::SagaEvent;
 use order_service::handlers::{SERVICE, SagaHandler};
 use proptest::prelude::*;
@@ -118,7 +116,6 @@ fn task(record: &Record) -> Task<SagaEvent, std::convert::Infallible> {
 struct Rig {
     db: PgPool,
     transactor: Transactor<SagaHandler>,
-    lag: Lag,
     _database: TestDatabase,
 }
 
@@ -127,9 +124,9 @@ impl Rig {
         let database = Cluster::shared().await?.database("orders").await?;
         let db = database.pool.clone();
         service::db::migrate(&db, &[&messaging::schema::MIGRATOR, &order_service::db::MIGRATOR]).await?;
-        let (lag, settings) = (Lag::default(), Arc::new(Settings::new(SERVICE, "none")));
-        let transactor = Transactor::new(Arc::new(SagaHandler::new(lag.clone())), db.clone(), settings);
-        Ok(Self { db, transactor, lag, _database: database })
+        let settings = Arc::new(Settings::new(SERVICE, "none"));
+        let transactor = Transactor::new(Arc::new(SagaHandler::default()), db.clone(), settings);
+        Ok(Self { db, transactor, _database: database })
     }
 
     /// Three orders as they are after their POST, and nothing else.
@@ -222,21 +219,4 @@ fn a_batch_equals_its_events_one_by_one() -> Result<()> {
     });
     drop(rig);
     ended.map_err(|error| anyhow::anyhow!("{error}"))
-}
-
-#[tokio::test]
-async fn events_that_were_long_on_their_way_say_that_the_service_is_behind() -> Result<()> {
-    let rig = Rig::new().await?;
-    let kinds: Vec<Move> = (0..3).map(|kind| Move::Event { order: 0, kind }).collect();
-    let mut records = records(&kinds)?;
-    rig.apply(&records[..1], &[1]).await?;
-    assert!(rig.lag.take() < Duration::from_secs(20));
-    let hour_ago = (Timestamp::now() - SignedDuration::from_hours(1)).to_string();
-    for (_, value) in records[2].headers.iter_mut().filter(|(name, _)| name == envelope::names::TIME) {
-        *value = Some(hour_ago.clone().into());
-    }
-    rig.apply(&records[1..], &[2]).await?;
-    assert!(rig.lag.take() >= Duration::from_secs(3_500));
-    assert_eq!(rig.lag.take(), Duration::ZERO);
-    Ok(())
 }

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use contracts::OrderId;
-use messaging::Wake;
+use contracts::topics::{INVENTORY, PAYMENTS};
+use messaging::{Failure, GroupProgress, Settings, Wake};
 use order_service::config::OrderConfig;
 use order_service::db::deadlines as table;
-use order_service::deadlines::{Lag, Policy, Sweeper};
-use testkit::eventually;
+use order_service::deadlines::{Answers, Policy, Sweeper};
+use order_service::handlers::SERVICE;
+use testkit::{Cluster, TestTopics, eventually, produce_raw};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{BOUND, TestApp};
@@ -18,6 +20,11 @@ const POLICY: Policy = Policy {
     behind_after: Duration::from_secs(30),
     interval: Duration::from_millis(10),
 };
+
+/// Its own sweeper sleeps: what one has seen is shared by all.
+async fn an_app_that_does_not_sweep() -> Result<TestApp> {
+    TestApp::start(OrderConfig { deadline_sweep_ms: 3_600_000, ..OrderConfig::default() }, false).await
+}
 
 /// Makes an order look as if it had been placed so long ago, id and time.
 async fn age(app: &TestApp, id: OrderId, seconds: i64) -> Result<OrderId> {
@@ -32,11 +39,41 @@ async fn age(app: &TestApp, id: OrderId, seconds: i64) -> Result<OrderId> {
     Ok(aged)
 }
 
-/// A sweeper that has been running for longer than the deadline, as one that started an hour ago.
-async fn long_running(app: &TestApp, policy: Policy) -> Result<Sweeper> {
-    let mut sweeper = Sweeper::start(app.db.clone(), Wake::default(), Lag::default(), policy).await?;
-    sweeper.caught_up_for(Duration::from_secs(3_600));
-    Ok(sweeper)
+/// What is known of the answers on the topics.
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    AllAreRead,
+    SomeAreNot,
+    Nothing,
+}
+
+impl Answers for Known {
+    async fn are_read(&self, _bound: Duration) -> Result<bool, Failure> {
+        match self {
+            Self::AllAreRead => Ok(true),
+            Self::SomeAreNot => Ok(false),
+            Self::Nothing => Err(Failure::outage("kafka.progress", "no broker answers")),
+        }
+    }
+}
+
+async fn sweeper_that_knows(known: Known, app: &TestApp) -> Result<Sweeper<Known>> {
+    Ok(Sweeper::start(app.db.clone(), Wake::default(), known, POLICY).await?)
+}
+
+/// As if the service had not been behind for so long.
+async fn caught_up_for(app: &TestApp, seconds: u32) -> Result<()> {
+    sqlx::query("update deadline_progress set caught_up_since = now() - make_interval(secs => $1), watched_at = now()")
+        .bind(f64::from(seconds))
+        .execute(&app.db)
+        .await?;
+    Ok(())
+}
+
+/// A sweeper of a service that has not been behind for longer than the deadline.
+async fn long_running(app: &TestApp) -> Result<Sweeper<Known>> {
+    caught_up_for(app, 3_600).await?;
+    sweeper_that_knows(Known::AllAreRead, app).await
 }
 
 async fn outbox_is_of_now(app: &TestApp) -> Result<()> {
@@ -45,13 +82,13 @@ async fn outbox_is_of_now(app: &TestApp) -> Result<()> {
 
 #[tokio::test]
 async fn an_overdue_order_is_cancelled_and_a_younger_one_is_not() -> Result<()> {
-    let app = TestApp::without_kafka().await?;
+    let app = an_app_that_does_not_sweep().await?;
     let stop = CancellationToken::new();
     let (old, young) = (app.place().await?, app.place().await?);
     let old = age(&app, old, 901).await?;
     let young = age(&app, young, 880).await?;
     outbox_is_of_now(&app).await?;
-    let mut sweeper = long_running(&app, POLICY).await?;
+    let mut sweeper = long_running(&app).await?;
     assert_eq!(sweeper.sweep(&stop).await?, 1);
     let order = app.order(old).await?;
     assert_eq!((order["outcome"].as_str(), order["reason"].as_str()), (Some("cancelled"), Some("deadline_passed")));
@@ -64,7 +101,7 @@ async fn an_overdue_order_is_cancelled_and_a_younger_one_is_not() -> Result<()> 
 
 #[tokio::test]
 async fn the_remembered_bound_passes_what_is_final_and_nothing_that_is_open() -> Result<()> {
-    let app = TestApp::without_kafka().await?;
+    let app = an_app_that_does_not_sweep().await?;
     let stop = CancellationToken::new();
     let (overdue, open) = (app.place().await?, app.place().await?);
     let overdue = age(&app, overdue, 5_000).await?;
@@ -75,67 +112,103 @@ async fn the_remembered_bound_passes_what_is_final_and_nothing_that_is_open() ->
         .execute(&app.db)
         .await?;
     outbox_is_of_now(&app).await?;
-    assert_eq!(long_running(&app, POLICY).await?.sweep(&stop).await?, 1);
+    assert_eq!(long_running(&app).await?.sweep(&stop).await?, 1);
     assert!(overdue.uuid() < table::low_bound(&app.db).await?);
     assert_eq!(table::low_bound(&app.db).await?, open.uuid());
     sqlx::query("update orders set placed_at = now() - interval '901 seconds'").execute(&app.db).await?;
-    assert_eq!(long_running(&app, POLICY).await?.sweep(&stop).await?, 1, "a later sweeper begins there");
+    assert_eq!(long_running(&app).await?.sweep(&stop).await?, 1, "a later sweeper begins there");
     assert!(open.uuid() < table::low_bound(&app.db).await?);
     app.stop().await
 }
 
 #[tokio::test]
 async fn an_outage_cancels_nobody() -> Result<()> {
-    let app = TestApp::without_kafka().await?;
+    let app = an_app_that_does_not_sweep().await?;
     let stop = CancellationToken::new();
     let id = app.place().await?;
     let id = age(&app, id, 3_000).await?;
     // The order's own event is still in the outbox: nobody could answer.
     sqlx::query("update outbox set created_at = now() - interval '31 seconds'").execute(&app.db).await?;
-    let mut sweeper = long_running(&app, POLICY).await?;
+    let mut sweeper = long_running(&app).await?;
     assert_eq!(sweeper.sweep(&stop).await?, 0);
     // The outage is over and the answers are on their way: the order gets its whole time.
     outbox_is_of_now(&app).await?;
     assert_eq!(sweeper.sweep(&stop).await?, 0);
     assert_eq!(app.order(id).await?["status"], "in_progress");
-    sweeper.caught_up_for(Duration::from_secs(901));
+    caught_up_for(&app, 901).await?;
     assert_eq!(sweeper.sweep(&stop).await?, 1);
     app.stop().await
 }
 
 #[tokio::test]
 async fn answers_that_are_not_read_yet_cancel_nobody() -> Result<()> {
-    let app = TestApp::without_kafka().await?;
+    let app = an_app_that_does_not_sweep().await?;
     let stop = CancellationToken::new();
     let id = app.place().await?;
     age(&app, id, 3_000).await?;
     outbox_is_of_now(&app).await?;
-    let lag = Lag::default();
-    let mut sweeper = Sweeper::start(app.db.clone(), Wake::default(), lag.clone(), POLICY).await?;
-    sweeper.caught_up_for(Duration::from_secs(3_600));
-    lag.note(jiff::SignedDuration::from_secs(31));
-    lag.note(jiff::SignedDuration::from_secs(1));
-    assert_eq!(sweeper.sweep(&stop).await?, 0);
-    assert_eq!(sweeper.sweep(&stop).await?, 0, "from now on it has its whole time");
-    sweeper.caught_up_for(Duration::from_secs(901));
-    assert_eq!(sweeper.sweep(&stop).await?, 1);
+    for known in [Known::SomeAreNot, Known::Nothing] {
+        caught_up_for(&app, 3_600).await?;
+        assert_eq!(sweeper_that_knows(known, &app).await?.sweep(&stop).await?, 0, "{known:?}");
+        // Of another instance's sweeper too, and now that all are read: the order has its whole time.
+        let mut another = sweeper_that_knows(Known::AllAreRead, &app).await?;
+        assert_eq!(another.sweep(&stop).await?, 0, "{known:?}");
+    }
+    caught_up_for(&app, 901).await?;
+    assert_eq!(sweeper_that_knows(Known::AllAreRead, &app).await?.sweep(&stop).await?, 1);
     app.stop().await
 }
 
 #[tokio::test]
-async fn a_start_gives_everybody_the_whole_deadline() -> Result<()> {
-    let app = TestApp::without_kafka().await?;
+async fn a_restart_is_no_outage_and_a_time_in_which_nobody_looked_is_one() -> Result<()> {
+    let app = an_app_that_does_not_sweep().await?;
+    let stop = CancellationToken::new();
     let id = app.place().await?;
     age(&app, id, 3_000).await?;
     outbox_is_of_now(&app).await?;
-    let mut sweeper = Sweeper::start(app.db.clone(), Wake::default(), Lag::default(), POLICY).await?;
-    assert_eq!(sweeper.sweep(&CancellationToken::new()).await?, 0);
+    caught_up_for(&app, 3_600).await?;
+    sqlx::query("update deadline_progress set watched_at = now() - interval '31 seconds'").execute(&app.db).await?;
+    assert_eq!(
+        sweeper_that_knows(Known::AllAreRead, &app).await?.sweep(&stop).await?,
+        0,
+        "everybody has the whole deadline"
+    );
+    caught_up_for(&app, 3_600).await?;
+    sqlx::query("update deadline_progress set watched_at = now() - interval '20 seconds'").execute(&app.db).await?;
+    assert_eq!(sweeper_that_knows(Known::AllAreRead, &app).await?.sweep(&stop).await?, 1, "it was started again");
+    app.stop().await
+}
+
+#[tokio::test]
+async fn an_answer_that_no_member_of_the_group_has_read_cancels_nobody() -> Result<()> {
+    let app = an_app_that_does_not_sweep().await?;
+    let stop = CancellationToken::new();
+    let id = app.place().await?;
+    let id = age(&app, id, 3_000).await?;
+    outbox_is_of_now(&app).await?;
+    let cluster = Cluster::shared().await?;
+    let [unread, empty, missing] = [cluster.topics(), cluster.topics(), cluster.topics()];
+    unread.apply(2).await?;
+    empty.apply(2).await?;
+    let key = id.to_string();
+    produce_raw(cluster.bootstrap(), &unread.name(INVENTORY), Some(key.as_bytes()), &[], Some(b"{}")).await?;
+    let sweep = async |topics: &TestTopics| -> Result<usize> {
+        caught_up_for(&app, 3_600).await?;
+        let settings = Settings { prefix: topics.prefix().to_owned(), ..Settings::new(SERVICE, cluster.bootstrap()) };
+        let answers = GroupProgress::new(settings, &[PAYMENTS, INVENTORY]);
+        let policy = Policy { behind_after: Duration::from_secs(1), ..POLICY };
+        Ok(Sweeper::start(app.db.clone(), Wake::default(), answers, policy).await?.sweep(&stop).await?)
+    };
+    assert_eq!(sweep(&unread).await?, 0);
+    assert_eq!(sweep(&missing).await?, 0, "nobody knows");
+    assert_eq!(app.order(id).await?["status"], "in_progress");
+    assert_eq!(sweep(&empty).await?, 1, "nothing is unread");
     app.stop().await
 }
 
 #[tokio::test]
 async fn more_overdue_orders_than_fit_a_step_are_all_cancelled() -> Result<()> {
-    let app = TestApp::without_kafka().await?;
+    let app = an_app_that_does_not_sweep().await?;
     // Every third is final already; ids are of two hours ago, a millisecond apart.
     sqlx::query(
         "insert into orders (order_id, placed_event_id, trace_id, trace_sampled, placed_at, total_minor, currency,
@@ -149,7 +222,7 @@ async fn more_overdue_orders_than_fit_a_step_are_all_cancelled() -> Result<()> {
     )
     .execute(&app.db)
     .await?;
-    let mut sweeper = long_running(&app, POLICY).await?;
+    let mut sweeper = long_running(&app).await?;
     assert_eq!(sweeper.sweep(&CancellationToken::new()).await?, 3_000);
     assert_eq!(app.count("select count(*) from orders where state = 'placed'").await?, 0);
     assert_eq!(app.count("select count(*) from outbox").await?, 3_000);

@@ -11,6 +11,7 @@ mod idempotency;
 mod listing;
 mod placing;
 mod process;
+mod products;
 mod proxy;
 mod saga;
 mod writer;

@@ -120,6 +120,42 @@ async fn it_stops_in_order_on_sigterm_and_never_logs_a_payment_token() -> Result
     Ok(())
 }
 
+/// As a live table may hold it from before there was a constraint, or as somebody writes it around that.
+#[tokio::test]
+async fn it_starts_and_sells_beside_a_product_that_can_not_be_read_and_tells_of_it_once() -> Result<()> {
+    let mut rig = Rig::start().await?;
+    rig.service.kill9().await?;
+    sqlx::raw_sql(
+        "alter table products drop constraint products_have_a_sku;
+         insert into products values ('bad sku', 'Unreadable', 100, 'EUR'), ('GOOD-SKU', 'Readable', 100, 'EUR')",
+    )
+    .execute(&rig.database.pool)
+    .await?;
+    rig.service.start_again().await?;
+    rig.until_ready().await?;
+    let products = rig.http.get(format!("{}/products", rig.url)).send().await?;
+    assert_eq!(products.status(), 200);
+    let products = products.text().await?;
+    assert!(products.contains("\"GOOD-SKU\"") && !products.contains("bad sku"), "{products}");
+    // The table is read again: for a SKU that nobody knows, or because the copy is old.
+    sqlx::query("insert into products values ('NEW-SKU', 'New', 100, 'EUR')").execute(&rig.database.pool).await?;
+    let mut order = an_order();
+    order["lines"][0]["sku"] = "NEW-SKU".into();
+    eventually("the new product is known", BOUND, async || {
+        let request = rig.http.post(format!("{}/orders", rig.url)).header("idempotency-key", "k-1");
+        let request = request.header("content-type", "application/json").body(order.to_string());
+        let status = request.send().await?.status();
+        ensure!(status == 202, "{status}");
+        Ok(())
+    })
+    .await?;
+    let log = std::fs::read_to_string(rig.service.log_file())?;
+    let told: Vec<_> = log.lines().filter(|line| line.contains("of the product table can't be read")).collect();
+    let [told] = &told[..] else { anyhow::bail!("it is told {} times: {told:?}", told.len()) };
+    assert!(told.contains("\"sku\":\"bad sku\"") && told.contains("\"level\":\"ERROR\""), "{told}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn settings_that_can_not_be_used_are_named() -> Result<()> {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_order-service"))

@@ -15,6 +15,7 @@ use order_service::placing::{Answer, Limits, NewOrder, PaymentToken, Placing, Re
 use secrecy::SecretString;
 use serde_json::json;
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use testkit::{Cluster, TestDatabase, eventually};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -91,6 +92,73 @@ async fn an_order_that_the_database_refuses_harms_none_of_its_group() -> Result<
         }
     }
     assert_eq!((count(&pool, ORDERS).await?, count(&pool, OUTBOX).await?), (46, 46));
+    Ok(())
+}
+
+/// A trigger for which the first so many inserts of orders take so many seconds each, counted across what is rolled back.
+const SLOWLY: &str = "
+create sequence inserts;
+create function slowly() returns trigger language plpgsql as $$
+begin
+    if nextval('inserts') <= tg_argv[0]::bigint then
+        perform pg_sleep(tg_argv[1]::float8);
+    end if;
+    return null;
+end $$";
+
+/// Gives a statement so little time that a test needs not wait for seconds.
+async fn impatient(pool: &PgPool) -> Result<PgPool> {
+    let options = (*pool.connect_options()).clone().options([("statement_timeout", "500")]);
+    Ok(PgPoolOptions::new().max_connections(5).connect_with(options).await?)
+}
+
+#[tokio::test]
+async fn an_order_whose_statement_was_given_up_is_tried_again_and_not_refused() -> Result<()> {
+    let (_database, pool) = database().await?;
+    sqlx::raw_sql(SLOWLY).execute(&pool).await?;
+    sqlx::raw_sql("create trigger slowly before insert on orders execute function slowly('1', '30')")
+        .execute(&pool)
+        .await?;
+    let answers = as_one_group(&impatient(&pool).await?, vec![an_order_of("k", "ada@example.com", 1)?]).await?;
+    assert!(matches!(answers[..], [Ok(Answer::Placed(_))]), "{answers:?}");
+    assert_eq!((count(&pool, ORDERS).await?, count(&pool, OUTBOX).await?), (1, 1));
+    assert!(count(&pool, "select last_value from inserts").await? >= 2, "the first one was given up");
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_no_statement_ends_in_time_everybody_is_told_to_come_back() -> Result<()> {
+    let (_database, pool) = database().await?;
+    sqlx::raw_sql(SLOWLY).execute(&pool).await?;
+    sqlx::raw_sql("create trigger slowly before insert on orders execute function slowly('1000000', '30')")
+        .execute(&pool)
+        .await?;
+    let orders: Result<Vec<_>> = (0..8).map(|n| an_order_of(&format!("k-{n}"), "ada@example.com", 1)).collect();
+    let answers = as_one_group(&impatient(&pool).await?, orders?).await?;
+    assert_eq!(answers, vec![Err(Refusal::Unavailable); 8]);
+    assert_eq!((count(&pool, ORDERS).await?, count(&pool, OUTBOX).await?), (0, 0));
+    Ok(())
+}
+
+/// One writer: whoever waits behind this group would wait for as many statements as it has refused orders.
+#[tokio::test]
+async fn a_group_is_not_halved_for_longer_than_it_may_be_tried() -> Result<()> {
+    let (_database, pool) = database().await?;
+    sqlx::raw_sql(SLOWLY).execute(&pool).await?;
+    sqlx::raw_sql("create trigger slowly before insert on orders execute function slowly('1000000', '0.3')")
+        .execute(&pool)
+        .await?;
+    sqlx::query("alter table orders add check (customer_email not like 'poison%')").execute(&pool).await?;
+    let orders: Result<Vec<_>> = (0..64).map(|n| an_order_of(&format!("k-{n:02}"), "poison@example.com", 1)).collect();
+    let answers = as_one_group(&pool, orders?).await?;
+    // The ones that were alone by then are refused, and nobody knows of the others.
+    assert!(
+        answers.iter().all(|answer| matches!(answer, Err(Refusal::Rejected | Refusal::Unavailable))),
+        "{answers:?}"
+    );
+    assert!(answers.contains(&Err(Refusal::Unavailable)), "{answers:?}");
+    let statements = count(&pool, "select last_value from inserts").await?;
+    assert!(statements <= 21, "{statements} statements of 0.3 s don't begin within 6 s");
     Ok(())
 }
 

@@ -26,6 +26,21 @@ impl Currency {
         // Only constructed from ASCII capitals.
         std::str::from_utf8(&self.0).unwrap_or("XXX")
     }
+
+    /// How many decimals an amount has: its minor unit is one by ten to the power of that. 2 for EUR, 0 for JPY, 3 for KWD.
+    ///
+    /// Source: column "Minor unit" of ISO 4217's list one, which SIX publishes as its maintenance agency
+    /// (<https://www.six-group.com/en/products-services/financial-information/data-standards.html>). Every code in which it
+    /// is another number than 2 stands here; a code that has none (gold, XXX) or that the list doesn't know counts as most do.
+    pub fn decimals(&self) -> u8 {
+        match &self.0 {
+            b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG" | b"RWF" | b"UGX"
+            | b"UYI" | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => 0,
+            b"BHD" | b"IQD" | b"JOD" | b"KWD" | b"LYD" | b"OMR" | b"TND" => 3,
+            b"CLF" | b"UYW" => 4,
+            _ => 2,
+        }
+    }
 }
 
 impl FromStr for Currency {
@@ -65,10 +80,11 @@ impl fmt::Debug for Currency {
     }
 }
 
-/// An amount in minor units of a currency: `Money { amount_minor: 1999, currency: EUR }` is 19.99 EUR.
+/// An amount in minor units of a currency: `Money { amount_minor: 1999, currency: EUR }` is 19.99 EUR, and the same of JPY
+/// is 1999 JPY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Money {
-    /// Minor units, for example cents.
+    /// Minor units, for example cents; whole yen, because those have none ([`Currency::decimals`]).
     pub amount_minor: i64,
     /// The currency.
     pub currency: Currency,
@@ -82,10 +98,15 @@ impl Money {
 }
 
 impl fmt::Display for Money {
-    /// Two decimals, as most currencies have them: for people, never for parsing.
+    /// With the decimals of its currency: for people, never for parsing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.amount_minor < 0 { "-" } else { "" };
-        let minor = self.amount_minor.unsigned_abs();
-        write!(f, "{sign}{}.{:02} {}", minor / 100, minor % 100, self.currency)
+        let (minor, decimals) = (self.amount_minor.unsigned_abs(), self.currency.decimals());
+        let one = 10_u64.pow(decimals.into());
+        write!(f, "{sign}{}", minor / one)?;
+        if decimals > 0 {
+            write!(f, ".{:0width$}", minor % one, width = usize::from(decimals))?;
+        }
+        write!(f, " {}", self.currency)
     }
 }

@@ -41,17 +41,41 @@ fn money_is_whole_minor_units_and_never_a_float() {
 }
 
 #[test]
-fn money_is_shown_with_two_decimals() {
-    for (minor, shown) in [
-        (0, "0.00 EUR"),
-        (5, "0.05 EUR"),
-        (1999, "19.99 EUR"),
-        (-1, "-0.01 EUR"),
-        (-12345, "-123.45 EUR"),
-        (i64::MAX, "92233720368547758.07 EUR"),
-        (i64::MIN, "-92233720368547758.08 EUR"),
+fn money_is_shown_with_the_decimals_of_its_currency() {
+    for (minor, currency, shown) in [
+        (0, "EUR", "0.00 EUR"),
+        (5, "EUR", "0.05 EUR"),
+        (1999, "EUR", "19.99 EUR"),
+        (-1, "EUR", "-0.01 EUR"),
+        (-12345, "USD", "-123.45 USD"),
+        (i64::MAX, "EUR", "92233720368547758.07 EUR"),
+        (i64::MIN, "EUR", "-92233720368547758.08 EUR"),
+        (0, "JPY", "0 JPY"),
+        (1999, "JPY", "1999 JPY"),
+        (-1999, "KRW", "-1999 KRW"),
+        (i64::MIN, "JPY", "-9223372036854775808 JPY"),
+        (5, "KWD", "0.005 KWD"),
+        (1999, "KWD", "1.999 KWD"),
+        (-12345, "TND", "-12.345 TND"),
+        (1999, "CLF", "0.1999 CLF"),
     ] {
-        assert_eq!(Money::new(minor, Currency::EUR).to_string(), shown);
+        let currency = currency.parse().expect("a currency");
+        assert_eq!(Money::new(minor, currency).to_string(), shown);
+    }
+}
+
+/// The numbers as in ISO 4217's list one; a code with another number than here and 2 is a mistake in one of both.
+#[test]
+fn currencies_have_the_decimals_of_iso_4217() {
+    for (decimals, codes) in [
+        (0, "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"),
+        (2, "AUD BRL CAD CHF CNY CZK DKK EUR GBP HUF IDR INR MGA MRU MXN NOK NZD PLN SEK TRY TWD USD UYU ZAR XAU XXX"),
+        (3, "BHD IQD JOD KWD LYD OMR TND"),
+        (4, "CLF UYW"),
+    ] {
+        for code in codes.split(' ') {
+            assert_eq!(code.parse::<Currency>().expect("a currency").decimals(), decimals, "{code}");
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod operator;
 mod optimistic;
 mod order_per_key;
 mod policy;
+mod progress;
 mod quiet;
 mod rejoin;
 mod relay;

@@ -8,6 +8,7 @@ mod extract;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use messaging::{Failure, FailureKind};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -71,7 +72,24 @@ impl FieldError {
     }
 }
 
-/// Builds a JSON Pointer in fragment form: `Pointer::root().field("lines").index(0)` is `#/lines/0`.
+/// What a fragment holds only as `%XX`: every character but `pchar`, `/` and `?` (RFC 3986, section 3.5), and `%` itself.
+const NOT_IN_A_FRAGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// Builds a JSON Pointer in fragment form (RFC 6901, section 6): `Pointer::root().field("lines").index(0)` is `#/lines/0`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer(String);
 
@@ -81,10 +99,10 @@ impl Pointer {
         Self("#".to_owned())
     }
 
-    /// A member of an object.
+    /// A member of an object, whatever its name: first the pointer's own escapes, then the fragment's.
     pub fn field(mut self, name: &str) -> Self {
         self.0.push('/');
-        self.0.push_str(&name.replace('~', "~0").replace('/', "~1"));
+        self.0.extend(utf8_percent_encode(&name.replace('~', "~0").replace('/', "~1"), NOT_IN_A_FRAGMENT));
         self
     }
 
@@ -204,17 +222,26 @@ impl From<&garde::Report> for Problem {
     }
 }
 
-/// What a statement's failure means for a request: come back in a second where the database is away or busy with others,
-/// else something is wrong with us.
+/// What a statement's failure means for a request: come back in a second where the database is away, busy with others or too
+/// slow, else something is wrong with us.
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        match failure.kind {
-            FailureKind::Outage | FailureKind::Conflict => {
-                tracing::warn!(%failure, "request not answered");
-                Self::unavailable("the database does not answer", 1)
-            }
-            FailureKind::Retryable | FailureKind::Permanent(_) => Self::internal(failure),
+        if is_for_lack_of_an_answer(&failure) {
+            tracing::warn!(%failure, "request not answered");
+            return Self::unavailable("the database does not answer", 1);
         }
+        Self::internal(failure)
+    }
+}
+
+/// Whether a statement failed because the database did not answer (it was away, busy with others, or the statement's time was
+/// up), so that the same one may succeed a moment later; not because of what was asked or written.
+pub fn is_for_lack_of_an_answer(failure: &Failure) -> bool {
+    match failure.kind {
+        FailureKind::Outage | FailureKind::Conflict => true,
+        // query_canceled: by statement_timeout, or by an administrator.
+        FailureKind::Retryable => failure.class == "sqlstate.57014",
+        FailureKind::Permanent(_) => false,
     }
 }
 
@@ -249,6 +276,8 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -282,6 +311,46 @@ mod tests {
     fn an_internal_problem_keeps_its_cause_to_itself() {
         let problem = Problem::internal(anyhow::anyhow!("password authentication failed"));
         assert!(!serde_json::to_string(&problem).expect("JSON").contains("password"));
+    }
+
+    #[test]
+    fn a_statement_whose_time_is_up_is_tried_again_later_and_one_that_is_refused_is_our_fault() {
+        for (class, status) in [("sqlstate.57014", 503), ("sqlstate.23514", 500), ("database.client", 500)] {
+            assert_eq!(Problem::from(Failure::retryable(class, "it failed")).status, status, "{class}");
+        }
+        let away = Problem::from(Failure::outage("database.pool", "nobody is there"));
+        assert_eq!((away.status, away.retry_after_secs), (503, Some(1)));
+    }
+
+    #[test]
+    fn a_name_that_a_fragment_can_not_hold_is_percent_encoded() {
+        for (name, pointer) in [
+            ("50% off", "#/50%25%20off"),
+            ("é", "#/%C3%A9"),
+            ("a/b~c", "#/a~1b~0c"),
+            ("#", "#/%23"),
+            ("\\\"^`{|}<>[]", "#/%5C%22%5E%60%7B%7C%7D%3C%3E%5B%5D"),
+            ("\r\n\u{7f}", "#/%0D%0A%7F"),
+            ("-._!$&'()*+,;=:@?", "#/-._!$&'()*+,;=:@?"),
+            ("", "#/"),
+        ] {
+            assert_eq!(String::from(Pointer::root().field(name)), pointer, "{name:?}");
+        }
+    }
+
+    proptest! {
+        /// Read as RFC 6901 says: the fragment decoded, then the pointer followed.
+        #[test]
+        fn a_pointer_is_a_uri_fragment_and_leads_to_its_member(names in proptest::collection::vec(any::<String>(), 0..4)) {
+            let member = json!({"it is": "this"});
+            let body = names.iter().rev().fold(member.clone(), |inner, name| json!({"other": 1, name.as_str(): inner}));
+            let pointer = String::from(names.iter().fold(Pointer::root(), |pointer, name| pointer.field(name)));
+            let fragment = pointer.strip_prefix('#').expect("a fragment");
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&b);
+            prop_assert!(fragment.bytes().all(allowed), "{}", fragment);
+            let decoded = percent_decode_str(fragment).decode_utf8().expect("UTF-8");
+            prop_assert_eq!(body.pointer(&decoded), Some(&member));
+        }
     }
 
     #[test]
