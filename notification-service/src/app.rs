@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use crate::config::{NotificationConfig, Outlet};
 use crate::domain::Templates;
 use crate::handlers::{NotificationHandler, Rules};
+use crate::metrics::DeliveryGauges;
 use crate::transport::{FolderTransport, SmtpTransport};
 use crate::{NAME, http};
 
@@ -57,6 +58,11 @@ impl App {
                 runtime.consume(NotificationHandler::new(transport, rules, pool.clone()), &[topics::ORDERS]);
             }
         }
+        let (gauges, db) = (DeliveryGauges::new(&runtime.meter()), pool.clone());
+        runtime.task("unknown mails", |stop| async move {
+            gauges.watch(db, stop).await;
+            Ok(())
+        });
         Ok(Self { addr: listener.local_addr()?, listener, routes: http::routes(pool), runtime })
     }
 

@@ -11,6 +11,7 @@ pub mod db;
 pub mod domain;
 pub mod handlers;
 pub mod http;
+pub mod metrics;
 pub mod transport;
 
 use sqlx::migrate::Migrator;

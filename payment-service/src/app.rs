@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use crate::config::PaymentConfig;
 use crate::gateway::HttpGateway;
 use crate::handlers::PaymentHandler;
+use crate::metrics::IntentGauges;
 use crate::resolver::{Nudge, Resolver};
 use crate::{NAME, http};
 
@@ -40,7 +41,7 @@ impl App {
     /// Where settings can't be used or the port is taken.
     pub async fn build(start: Start<PaymentConfig>, settings: Settings) -> anyhow::Result<Self> {
         let Start { service, own, pool, shutdown } = start;
-        own.validate(settings.drain)?;
+        own.validate(&settings)?;
         let gateway = Arc::new(HttpGateway::new(&own.gateway_url, own.gateway_timeout())?);
         let listener =
             TcpListener::bind(service.http_addr).await.with_context(|| format!("HTTP_ADDR {}", service.http_addr))?;
@@ -49,10 +50,15 @@ impl App {
         let routes = http::router(pool.clone());
 
         let mut runtime = Runtime::new(pool.clone(), settings, shutdown).operated_with(service.operator_token);
-        let resolver = Resolver::new(gateway, pool, NAME, own.rules(), own.pace(), nudge, runtime.wake());
+        let gauges = IntentGauges::new(&runtime.meter());
+        let resolver = Resolver::new(gateway, pool.clone(), NAME, own.rules(), own.pace(), nudge, runtime.wake());
         runtime.consume(handler, &[topics::ORDERS]);
         runtime.task("intent resolver", |stop| async move {
             resolver.run(stop).await;
+            Ok(())
+        });
+        runtime.task("open intents", |stop| async move {
+            gauges.watch(pool, stop).await;
             Ok(())
         });
         Ok(Self { runtime, listener, routes })

@@ -12,6 +12,7 @@ pub mod domain;
 pub mod gateway;
 pub mod handlers;
 pub mod http;
+pub mod metrics;
 pub mod resolver;
 #[cfg(test)]
 mod simulation;

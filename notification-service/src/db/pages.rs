@@ -1,5 +1,7 @@
 //! The deliveries, as people look at them.
 
+use std::time::Duration;
+
 use contracts::OrderId;
 use jiff::Timestamp;
 use messaging::Failure;
@@ -65,6 +67,31 @@ pub async fn to_look_at(
     .fetch_all(db)
     .await?;
     rows.iter().map(listed).collect()
+}
+
+/// The most deliveries that are counted.
+const COUNTED: i64 = 10_000;
+
+/// How many deliveries are unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown {
+    /// All of them, counted up to [`COUNTED`].
+    pub all: i64,
+    /// Of these, how many became so within the asked time.
+    pub recent: i64,
+}
+
+/// Counts the unknown deliveries, and those that became so within `recent`. Looks at the block ranges only that may hold one.
+pub async fn count_unknown(db: impl PgExecutor<'_>, recent: Duration) -> Result<Unknown, Failure> {
+    let row = sqlx::query(
+        "select count(*), count(*) filter (where updated_at > now() - make_interval(secs => $2)) \
+         from (select updated_at from deliveries where state = 'unknown' limit $1) as unknown",
+    )
+    .bind(COUNTED)
+    .bind(recent.as_secs_f64())
+    .fetch_one(db)
+    .await?;
+    Ok(Unknown { all: row.try_get(0)?, recent: row.try_get(1)? })
 }
 
 fn listed(row: &PgRow) -> Result<Listed, Failure> {

@@ -137,7 +137,7 @@ pub fn give_up(known: Option<Delivery>, failure: &Failure) -> Option<(State, &'s
         Some(known) => known.in_doubt || (known.state == State::Sending && not_ours),
         None => false,
     };
-    if in_doubt || failure.outcome_unknown {
+    if in_doubt || failure.outcome_unknown() {
         Some((State::Unknown, "unknown"))
     } else {
         Some((State::Failed, reason.as_str()))

@@ -211,7 +211,7 @@ impl Claims {
 
     /// Ends a claim whose attempt failed.
     pub async fn release(&self, claim: &Claim, failure: &Failure) {
-        let (in_doubt, reason) = (failure.outcome_unknown, failure.class.clone());
+        let (in_doubt, reason) = (failure.outcome_unknown(), failure.class.clone());
         let ended = Ended { key: claim.key, owner: claim.owner, in_doubt, reason };
         if let Err(failure) = deliveries::release(&self.db, std::slice::from_ref(&ended)).await {
             tracing::warn!(order.id = %claim.key.0, template = %claim.key.1, %failure, "a claim is ended later");

@@ -119,7 +119,7 @@ impl<T: MailTransport> NotificationHandler<T> {
         match self.deliver(&letter, template).await {
             Ok(()) => Ok(Answer::Sent(claim.at)),
             // The claim stands until that is recorded.
-            Err(failure) if failure.outcome_unknown && self.rules.on_unknown == OnUnknown::Report => {
+            Err(failure) if failure.outcome_unknown() && self.rules.on_unknown == OnUnknown::Report => {
                 tracing::warn!(order.id = %order_id, %template, %failure, "nobody knows whether this mail was sent");
                 Ok(Answer::Unknown)
             }

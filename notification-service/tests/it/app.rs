@@ -235,6 +235,12 @@ impl TestApp {
         Ok(sqlx::query_as(query).bind(order_id.uuid()).fetch_one(&self.database.pool).await?)
     }
 
+    /// What `/metrics` shows.
+    pub async fn metrics(&self) -> Result<String> {
+        let instance = self.instances.first().context("no instance runs")?;
+        Ok(self.client.get(format!("http://{}/metrics", instance.addr)).send().await?.text().await?)
+    }
+
     /// Asks for a page: status and JSON.
     pub async fn get(&self, path: &str) -> Result<(u16, serde_json::Value)> {
         let instance = self.instances.first().context("no instance runs")?;

@@ -185,7 +185,7 @@ async fn a_mail_is_not_begun_when_it_could_outlast_its_claim() -> Result<()> {
     let events = orders(1)?;
     let plan = planned(&handler, &desk, &events).await?.pop().flatten().context("no plan")?;
     let failure = handler.call(&events[0], plan).await.err().context("it was sent")?;
-    assert_eq!((failure.class.as_str(), failure.outcome_unknown, desk.mails()?), ("delivery.late", false, 0));
+    assert_eq!((failure.class.as_str(), failure.outcome_unknown(), desk.mails()?), ("delivery.late", false, 0));
     Ok(())
 }
 

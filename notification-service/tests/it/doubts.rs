@@ -1,7 +1,10 @@
 //! Where nobody knows whether a mail was sent (I7): reported, or sent again under the same Message-ID, as configured.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use contracts::OrderId;
+use notification_service::db::pages::{Unknown, count_unknown};
 use notification_service::domain::OnUnknown;
 use serde_json::json;
 
@@ -118,5 +121,32 @@ async fn a_live_claim_of_somebody_else_is_waited_for() -> Result<()> {
     assert_eq!(app.mails()?.len(), 1, "none of the two was sent by us: {:?}", app.mails()?);
     assert_eq!(app.told(finished).await?, []);
     assert_eq!(app.dead_letters().await?, []);
+    app.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_of_which_nobody_knows_are_counted() -> Result<()> {
+    let app = TestApp::start().await?;
+    let shown = async |all: i64, recent: i64| {
+        let expected = [format!("deliveries_unknown {all}"), format!("deliveries_unknown_recent {recent}")];
+        testkit::eventually(format!("{expected:?} are shown"), crate::app::BOUND, async || {
+            let metrics = app.metrics().await?;
+            let seen: Vec<_> = metrics.lines().filter(|line| line.starts_with("deliveries_unknown")).collect();
+            ensure!(seen == expected, "{seen:?}");
+            Ok(())
+        })
+        .await
+    };
+    let (known, unknown) = (OrderId::new(), OrderId::new());
+    app.publish(&placed(known)).await?;
+    app.wait_told(known, &[(SENT, "order_received")]).await?;
+    shown(0, 0).await?;
+    app.leave_claim(unknown, "order_received", -1.0).await?;
+    app.publish(&placed(unknown)).await?;
+    app.wait_told(unknown, &[(FAILED, "unknown")]).await?;
+    shown(1, 1).await?;
+    sqlx::query("update deliveries set updated_at = now() - interval '16 minutes'").execute(&app.database.pool).await?;
+    let counted = count_unknown(&app.database.pool, Duration::from_secs(15 * 60)).await?;
+    assert_eq!(counted, Unknown { all: 1, recent: 0 });
     app.stop().await
 }

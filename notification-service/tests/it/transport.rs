@@ -62,7 +62,7 @@ async fn an_answer_of_4xx_is_retryable_and_of_5xx_a_refusal() -> Result<()> {
         assert_eq!(refused.kind, FailureKind::Permanent(Reason::Rejected), "{stage:?}");
         assert_eq!((refused.class.as_str(), taken), ("smtp.550", 0), "{stage:?}");
         for failure in [busy, refused] {
-            assert!(!failure.outcome_unknown, "{stage:?}");
+            assert!(!failure.outcome_unknown(), "{stage:?}");
             assert!(failure.message.contains("a***@example.com"), "{failure}");
             assert!(!failure.message.contains("ada@"), "{failure}");
         }
@@ -97,7 +97,7 @@ async fn a_lost_connection_is_in_doubt_only_behind_the_message() -> Result<()> {
         for behaviour in [Behaviour::Cut(stage), Behaviour::Silent(stage)] {
             let (failure, taken) = outcome(behaviour).await?;
             assert_eq!(
-                (failure.kind, failure.outcome_unknown, taken),
+                (failure.kind, failure.outcome_unknown(), taken),
                 (FailureKind::Retryable, false, 0),
                 "{behaviour:?}"
             );
@@ -105,7 +105,11 @@ async fn a_lost_connection_is_in_doubt_only_behind_the_message() -> Result<()> {
     }
     for behaviour in [Behaviour::Cut(Stage::Message), Behaviour::Silent(Stage::Message)] {
         let (failure, taken) = outcome(behaviour).await?;
-        assert_eq!((failure.kind, failure.outcome_unknown, taken), (FailureKind::Retryable, true, 1), "{behaviour:?}");
+        assert_eq!(
+            (failure.kind, failure.outcome_unknown(), taken),
+            (FailureKind::Retryable, true, 1),
+            "{behaviour:?}"
+        );
     }
     Ok(())
 }
@@ -140,6 +144,6 @@ async fn the_folder_shows_a_mail_that_was_sent_twice() -> Result<()> {
 
     std::fs::remove_dir_all(folder.path().join("new"))?;
     let gone = transport.send(&letter).await.err().context("it was written")?;
-    assert_eq!((gone.kind, gone.outcome_unknown), (FailureKind::Outage, false));
+    assert_eq!((gone.kind, gone.outcome_unknown()), (FailureKind::Outage, false));
     Ok(())
 }

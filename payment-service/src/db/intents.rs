@@ -205,6 +205,41 @@ pub async fn open(
     rows.iter().map(listed).collect()
 }
 
+/// The most open intents that are counted: those of the oldest orders.
+const COUNTED: i64 = 10_000;
+
+/// The open intents of one state.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Open {
+    /// The state.
+    pub state: IntentState,
+    /// How many there are.
+    pub count: i64,
+    /// How long the oldest one has been open; zero where there is none.
+    pub oldest: Duration,
+}
+
+/// Counts the open intents by state, [`COUNTED`] in all at most, from the index that holds no other.
+pub async fn count_open(db: impl PgExecutor<'_>) -> Result<[Open; 3], Failure> {
+    let rows = sqlx::query(
+        "select state, count(*) as count, extract(epoch from clock_timestamp() - min(since))::float8 as oldest_secs \
+         from (select state, since from intents where state <> 'done' order by order_id, kind limit $1) as open \
+         group by state",
+    )
+    .bind(COUNTED)
+    .fetch_all(db)
+    .await?;
+    let mut counted = IntentState::OPEN.map(|state| Open { state, count: 0, oldest: Duration::ZERO });
+    for row in &rows {
+        let found = state(row)?;
+        let oldest = Duration::try_from_secs_f64(row.try_get("oldest_secs")?).unwrap_or_default();
+        for open in counted.iter_mut().filter(|open| open.state == found) {
+            *open = Open { state: found, count: row.try_get("count")?, oldest };
+        }
+    }
+    Ok(counted)
+}
+
 fn listed(row: &PgRow) -> Result<Listed, Failure> {
     let (order_id, kind, intent) = read(row)?;
     let attempts = row.try_get::<i32, _>("attempts")?.unsigned_abs();

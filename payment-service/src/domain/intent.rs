@@ -57,6 +57,9 @@ impl IntentState {
     /// Every state.
     pub const ALL: [Self; 4] = [Self::Unknown, Self::Pending, Self::Stuck, Self::Done];
 
+    /// The states of an intent that isn't settled.
+    pub const OPEN: [Self; 3] = [Self::Unknown, Self::Pending, Self::Stuck];
+
     /// The state as tables and answers spell it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -157,11 +157,11 @@ impl FakeGateway {
             },
             Behaviour::LoseAnswer => {
                 self.effect(kind, order_id);
-                Err(Failure::retryable("gateway.timeout", "no answer").with_unknown_outcome())
+                Err(Failure::retryable("gateway.timeout", "no answer").with_lost_call())
             }
             Behaviour::Delay => {
                 self.books().on_their_way.push_back((kind, order_id));
-                Err(Failure::retryable("gateway.timeout", "no answer").with_unknown_outcome())
+                Err(Failure::retryable("gateway.timeout", "no answer").with_lost_call())
             }
             Behaviour::Error => Err(Failure::retryable("gateway.500", "error").with_unknown_outcome()),
             Behaviour::Throttle => Err(Failure::retryable("gateway.429", "too many")),

@@ -196,7 +196,7 @@ fn captured(reply: Reply) -> Result<CaptureAnswer, Failure> {
     match (reply.status, reply.code()) {
         (201, _) if reply.says("captured") => Ok(CaptureAnswer::Captured),
         (409, Some("authorization_captured")) => Ok(CaptureAnswer::Captured),
-        (402, code) => Ok(CaptureAnswer::Refused { code: code.unwrap_or("capture_refused").to_owned() }),
+        (402, Some(code)) => Ok(CaptureAnswer::Refused { code: code.to_owned() }),
         (409, Some(code @ ("authorization_voided" | "authorization_refunded"))) => {
             Ok(CaptureAnswer::Refused { code: code.to_owned() })
         }
@@ -220,15 +220,15 @@ impl Reply {
         while let Some(chunk) = response.chunk().await.map_err(|e| status::of_transport(&e))? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > LARGEST_ANSWER {
-                return Err(status::of_answer(status, "the gateway's answer is too large"));
+                return Err(status::of_answer(status, None, "the answer is too large"));
             }
         }
         Ok(Self { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
     }
 
-    /// A problem's stable name.
+    /// A problem's stable name. Whatever has none is not the gateway's own word.
     fn code(&self) -> Option<&str> {
-        self.body["code"].as_str()
+        self.body["code"].as_str().filter(|code| !code.is_empty())
     }
 
     fn says(&self, state: &str) -> bool {
@@ -237,12 +237,10 @@ impl Reply {
 
     fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Failure> {
         T::deserialize(&self.body)
-            .map_err(|e| status::of_answer(self.status, &format!("the answer can't be read: {e}")))
+            .map_err(|e| status::of_answer(self.status, self.code(), &format!("the answer can't be read: {e}")))
     }
 
     fn failure(&self) -> Failure {
-        let text = |name: &str| self.body[name].as_str().unwrap_or_default().to_owned();
-        let detail = [text("code"), text("detail")].into_iter().filter(|part| !part.is_empty());
-        status::of_answer(self.status, &detail.collect::<Vec<_>>().join(": "))
+        status::of_answer(self.status, self.code(), self.body["detail"].as_str().unwrap_or_default())
     }
 }

@@ -4,23 +4,26 @@
 //! |---|---|---|
 //! | connection refused, host unknown, no connection in time | outage | no |
 //! | 401, 403: our credentials are wrong, for every order alike | outage | no |
-//! | no answer in time (`gateway.timeout`), answer cut off (`gateway.broken`) | retryable | yes |
-//! | 5xx, 408, a 2xx that can't be read | retryable | yes |
+//! | no answer in time (`gateway.timeout`), answer cut off (`gateway.broken`) | retryable | yes, and may yet |
+//! | 502, 504: what stands in front of the gateway gave up | retryable | yes, and may yet |
+//! | other 5xx, 408, a 2xx that can't be read | retryable | yes |
 //! | 429 | retryable | no |
-//! | anything else that is no business answer | permanent, `rejected` | no |
+//! | 4xx without the gateway's own `code`, 3xx: something in front of it answered | retryable | no |
+//! | any other 4xx that is no business answer | permanent, `rejected` | no |
+//!
+//! Only the gateway can refuse an order for good, and its refusals have a `code`. An ingress that has lost its route, a
+//! wrong host name or a page in its place answers every order alike: an outage, of which the breaker learns as it does of
+//! one by 5xx. It answers instead of passing the call on: who has passed one on and gets no answer says 502 or 504.
 //!
 //! The business answers are [`HttpGateway`](super::HttpGateway)'s; they never get here.
 
+use messaging::failure::CallEffect;
 use messaging::{Failure, FailureKind, Reason};
 
 use crate::domain::Doubt;
 
-/// No answer within the time-out.
-const TIMEOUT: &str = "gateway.timeout";
-/// The connection ended before the answer did.
-const BROKEN: &str = "gateway.broken";
-/// A gateway in front of the gateway gave up: the call may still be on its way behind it.
-const GAVE_UP_WAITING: [&str; 2] = ["gateway.502", "gateway.504"];
+/// What a person is told about an answer that is not the gateway's own word.
+const FOREIGN: &str = "something in front of the gateway answered; its own refusals have a code";
 
 /// A call that got no answer.
 pub fn of_transport(error: &reqwest::Error) -> Failure {
@@ -29,24 +32,29 @@ pub fn of_transport(error: &reqwest::Error) -> Failure {
     if error.is_connect() {
         Failure::outage("gateway.unreachable", message)
     } else if error.is_timeout() {
-        Failure::retryable(TIMEOUT, message).with_unknown_outcome()
+        Failure::retryable("gateway.timeout", message).with_lost_call()
     } else if error.is_builder() {
         Failure::rejected("gateway.request", message)
     } else {
-        Failure::retryable(BROKEN, message).with_unknown_outcome()
+        Failure::retryable("gateway.broken", message).with_lost_call()
     }
 }
 
-/// An answer that is no business answer. `detail` is the gateway's own explanation.
-pub fn of_answer(status: u16, detail: &str) -> Failure {
+/// An answer that is no business answer. `code` is the gateway's own name of it, where it is the gateway's, and `detail` its
+/// explanation.
+pub fn of_answer(status: u16, code: Option<&str>, detail: &str) -> Failure {
     let class = format!("gateway.{status}");
+    let message = joined([code.unwrap_or_default(), detail]);
     match status {
         // No order's fault: they wait until an operator has mended the key.
-        401 | 403 => Failure::outage(class, detail),
-        429 => Failure::retryable(class, detail),
+        401 | 403 => Failure::outage(class, message),
+        429 => Failure::retryable(class, message),
+        // Gave up waiting: the call may still be on its way behind it.
+        502 | 504 => Failure::retryable(class, message).with_lost_call(),
         // Success without the promised body: it happened, and asking again with the same key says what.
-        200..=299 | 408 | 500..=599 => Failure::retryable(class, detail).with_unknown_outcome(),
-        _ => Failure::rejected(class, detail),
+        200..=299 | 408 | 500..=599 => Failure::retryable(class, message).with_unknown_outcome(),
+        400..=499 if code.is_some() => Failure::rejected(class, message),
+        _ => Failure::retryable(class, joined([FOREIGN, &message])),
     }
 }
 
@@ -55,12 +63,16 @@ pub fn of_answer(status: u16, detail: &str) -> Failure {
 /// Also a refusal, and a failure of something else, leaves the possibility of a call: of a process that died before it could
 /// say so, or one that was answered before the rest of the attempt failed.
 pub fn doubt(failure: &Failure) -> Option<Doubt> {
-    let on_its_way = [TIMEOUT, BROKEN].into_iter().chain(GAVE_UP_WAITING).any(|class| class == failure.class);
     match failure.kind {
-        _ if failure.outcome_unknown && on_its_way => Some(Doubt::Lost),
+        _ if failure.effect == CallEffect::Lost => Some(Doubt::Lost),
         FailureKind::Retryable | FailureKind::Permanent(Reason::Rejected | Reason::Exhausted) => Some(Doubt::Possible),
         FailureKind::Permanent(_) | FailureKind::Outage | FailureKind::Conflict => None,
     }
+}
+
+fn joined(parts: [&str; 2]) -> String {
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join(": ")
 }
 
 /// An error with its causes, which reqwest's own text leaves out.
@@ -79,32 +91,59 @@ fn causes(error: &reqwest::Error) -> String {
 mod tests {
     use super::*;
 
+    const REJECTED: FailureKind = FailureKind::Permanent(Reason::Rejected);
+
     #[test]
     fn statuses_are_sorted_into_try_again_and_give_up() {
         for status in [200, 201, 408, 500, 502, 503, 504, 507] {
-            let failure = of_answer(status, "");
-            assert_eq!(failure.kind, FailureKind::Retryable, "{status}");
-            assert!(failure.outcome_unknown, "{status}");
+            for code in [None, Some("error")] {
+                let failure = of_answer(status, code, "");
+                assert_eq!(failure.kind, FailureKind::Retryable, "{status}");
+                assert!(failure.outcome_unknown(), "{status}");
+            }
         }
-        let failure = of_answer(429, "");
-        assert_eq!((failure.kind, failure.outcome_unknown), (FailureKind::Retryable, false));
-        for status in [401, 403] {
-            assert_eq!(of_answer(status, "").kind, FailureKind::Outage, "{status}");
+        for code in [None, Some("slow_down")] {
+            let failure = of_answer(429, code, "");
+            assert_eq!((failure.kind, failure.effect), (FailureKind::Retryable, CallEffect::None));
+            for status in [401, 403] {
+                assert_eq!(of_answer(status, code, "").kind, FailureKind::Outage, "{status}");
+            }
         }
-        for status in [301, 400, 404, 409, 422] {
-            let failure = of_answer(status, "");
-            assert_eq!(failure.kind, FailureKind::Permanent(Reason::Rejected), "{status}");
-            assert!(!failure.outcome_unknown, "{status}");
+    }
+
+    #[test]
+    fn only_the_gateway_s_own_word_refuses_an_order_for_good() {
+        for status in [400, 402, 404, 405, 409, 413, 421, 422] {
+            let own = of_answer(status, Some("no_such_authorization"), "there is none");
+            assert_eq!((own.kind, own.effect), (REJECTED, CallEffect::None), "{status}");
+            assert_eq!(own.message, "no_such_authorization: there is none");
+            let foreign = of_answer(status, None, "");
+            assert_eq!((foreign.kind, foreign.effect), (FailureKind::Retryable, CallEffect::None), "{status}");
+        }
+        for status in [301, 302, 307] {
+            for code in [None, Some("moved")] {
+                let failure = of_answer(status, code, "");
+                assert_eq!((failure.kind, failure.effect), (FailureKind::Retryable, CallEffect::None), "{status}");
+            }
         }
     }
 
     #[test]
     fn only_a_call_without_an_answer_is_lost() {
-        assert_eq!(doubt(&Failure::retryable(TIMEOUT, "").with_unknown_outcome()), Some(Doubt::Lost));
-        assert_eq!(doubt(&of_answer(504, "")), Some(Doubt::Lost));
-        assert_eq!(doubt(&of_answer(500, "")), Some(Doubt::Possible));
+        // Also one that the consumer gave up on, whatever its class.
+        assert_eq!(doubt(&Failure::retryable("call.timeout", "").with_lost_call()), Some(Doubt::Lost));
+        assert_eq!(doubt(&of_answer(502, None, "")), Some(Doubt::Lost));
+        assert_eq!(doubt(&of_answer(504, None, "")), Some(Doubt::Lost));
+        assert_eq!(doubt(&of_answer(500, None, "")), Some(Doubt::Possible));
         assert_eq!(doubt(&Failure::retryable("sqlstate.23514", "")), Some(Doubt::Possible));
-        assert_eq!(doubt(&of_answer(400, "")), Some(Doubt::Possible));
+        assert_eq!(doubt(&of_answer(400, Some("bad"), "")), Some(Doubt::Possible));
+        assert_eq!(doubt(&of_answer(404, None, "")), Some(Doubt::Possible));
         assert_eq!(doubt(&Failure::outage("gateway.unreachable", "")), None);
+    }
+
+    #[test]
+    fn a_refusal_after_a_try_that_was_lost_leaves_it_lost() {
+        let refused = Failure { effect: CallEffect::Lost, ..of_answer(400, Some("bad"), "") };
+        assert_eq!(doubt(&refused), Some(Doubt::Lost));
     }
 }

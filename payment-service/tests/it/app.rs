@@ -21,6 +21,8 @@ use service::{ServiceConfig, Shutdown};
 use testkit::{Cluster, Record, Scratch, TestDatabase, TestTopics, consume_all, eventually, free_port, produce_raw};
 use tokio::task::JoinHandle;
 
+use crate::ingress::Ingress;
+
 pub const BOUND: Duration = Duration::from_secs(30);
 /// The retry tiers' delays in tests.
 pub const RETRY_DELAYS: [Duration; 3] =
@@ -77,6 +79,15 @@ impl TestApp {
         let folder = Scratch::new(NAME)?;
         let gateway = gateway_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &folder).await?;
         Self::with_gateway(gateway.addr, Some(gateway), folder, change).await
+    }
+
+    /// The service, whose calls go through an ingress to its gateway, with other settings of its messaging.
+    pub async fn behind_ingress(change: impl FnOnce(&mut Settings)) -> Result<(Self, Ingress)> {
+        let folder = Scratch::new(NAME)?;
+        let gateway = gateway_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &folder).await?;
+        let ingress = Ingress::start(gateway.addr).await?;
+        let app = Self::with_gateway(ingress.addr, Some(gateway), folder, change).await?;
+        Ok((app, ingress))
     }
 
     /// The service alone: connections to its gateway are refused.
@@ -159,6 +170,15 @@ impl TestApp {
     pub async fn get(&self, path: &str) -> Result<(u16, Value)> {
         let response = self.http.get(format!("http://{}{path}", self.addr)).send().await?;
         Ok((response.status().as_u16(), response.json().await?))
+    }
+
+    /// The value of a metric's series with this label, in Prometheus's text format.
+    pub async fn metric(&self, name: &str, label: &str) -> Result<f64> {
+        let text = self.http.get(format!("http://{}/metrics", self.addr)).send().await?.text().await?;
+        let series = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
+        let line = series.into_iter().find(|line| line.contains(label));
+        let value = line.and_then(|line| line.rsplit(' ').next()).with_context(|| format!("no {name} with {label}"))?;
+        Ok(value.parse()?)
     }
 
     /// Waits until the order's payment is in `state` and returns its page.

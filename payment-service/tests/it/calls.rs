@@ -1,6 +1,9 @@
 //! Authorizing and capturing: answers, failures, retries, redelivery.
 
+use std::time::Duration;
+
 use anyhow::Result;
+use axum::http::StatusCode;
 use contracts::EventId;
 use contracts::envelope::names;
 use sandbox_gateway::calls::CallOutcome;
@@ -8,6 +11,7 @@ use sandbox_gateway::operation::{Kind, Outcome};
 use serde_json::json;
 
 use crate::app::{RETRY_DELAYS, TestApp, confirmed, placed};
+use crate::ingress::Instead;
 
 const CHARGED: [(Kind, Outcome); 2] = [(Kind::Authorize, Outcome::Authorized), (Kind::Capture, Outcome::Captured)];
 
@@ -101,6 +105,31 @@ async fn a_time_out_after_success_charges_once() -> Result<()> {
     app.wait_state(order.order_id, "captured").await?;
     assert_eq!(app.effects(order.order_id)?, CHARGED);
     app.finish().await
+}
+
+#[tokio::test]
+async fn a_call_that_may_still_take_effect_is_lost_whatever_is_said_of_its_attempt() -> Result<()> {
+    // The gateway has time until 2.3 s after the first try, and the consumer gives the call up before that.
+    let given_up = [Instead::Status(StatusCode::TOO_MANY_REQUESTS), Instead::Silence];
+    // Whoever gave up waiting may have passed it on, and the try after that was refused.
+    let refused = [Instead::Status(StatusCode::GATEWAY_TIMEOUT), Instead::Status(StatusCode::TOO_MANY_REQUESTS)];
+    for tries in [given_up, refused] {
+        let (app, ingress) = TestApp::behind_ingress(|settings| {
+            settings.retry_in_place = 1;
+            settings.retry_in_place_pause = Duration::from_millis(300);
+            settings.call_timeout = Duration::from_millis(2_050);
+        })
+        .await?;
+        ingress.answer_next(&tries);
+        let order = placed("tok_visa");
+        app.publish(&order).await?;
+        let payment = app.wait_state(order.order_id, "authorized").await?;
+        let intent = &payment["intents"][0];
+        assert_eq!((&intent["kind"], &intent["doubt"]), (&json!("authorize"), &json!("lost")), "{tries:?}");
+        app.finish().await?;
+        ingress.stop().await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

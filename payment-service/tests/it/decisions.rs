@@ -315,7 +315,7 @@ async fn a_failed_attempt_leaves_its_doubt_in_its_own_transaction() -> Result<()
     let event = delivered(&order);
     let failure = parts.prepare(&event).await.expect_err("too slow");
     let failure = failure.downcast::<messaging::Failure>()?;
-    assert!(failure.outcome_unknown, "{failure}");
+    assert!(failure.outcome_unknown(), "{failure}");
     let failed = Failed { delivered: &event, failure: &failure, fate: Fate::Retried };
     let mut tx = parts.db.pool.begin().await?;
     parts.handler.on_failed(&mut tx, &[failed], &mut Outgoing::new(NAME)).await?;

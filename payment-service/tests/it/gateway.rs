@@ -3,17 +3,19 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::any;
 use contracts::OrderId;
-use messaging::{Failure, FailureKind, Reason};
+use messaging::failure::CallEffect;
+use messaging::{FailureKind, Reason};
 use payment_service::domain::{Authorization, AuthorizeAnswer, CaptureAnswer, VoidAnswer};
 use payment_service::gateway::{HttpGateway, PaymentGateway as _};
 use sandbox_gateway::faults::{Fault, FaultMode};
 use sandbox_gateway::{Options, SandboxGateway};
+use serde_json::json;
 use service::{Shutdown, TaskSet};
 use testkit::free_port;
 use tokio::net::TcpListener;
@@ -91,7 +93,7 @@ async fn a_refused_connection_is_an_outage() -> Result<()> {
     let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
     let gateway = HttpGateway::new(&format!("http://{nobody}"), TIMEOUT)?;
     let failure = gateway.authorize(&authorization("tok_visa")).await.expect_err("nobody there");
-    assert_eq!((failure.kind, failure.outcome_unknown), (FailureKind::Outage, false), "{failure}");
+    assert_eq!((failure.kind, failure.outcome_unknown()), (FailureKind::Outage, false), "{failure}");
     Ok(())
 }
 
@@ -100,11 +102,11 @@ async fn no_answer_may_mean_that_it_happened() -> Result<()> {
     let (sandbox, gateway) = sandbox().await?;
     let impatient = HttpGateway::new(&sandbox.url(), Duration::from_millis(300))?;
     let slow = impatient.authorize(&authorization("tok_held")).await.expect_err("too slow");
-    assert_eq!((slow.kind, slow.outcome_unknown), (FailureKind::Retryable, true), "{slow}");
+    assert_eq!((slow.kind, slow.outcome_unknown()), (FailureKind::Retryable, true), "{slow}");
     assert_eq!(slow.class, "gateway.timeout");
     sandbox.set_fault(Fault::new(FaultMode::Refuse));
     let cut = gateway.authorize(&authorization("tok_visa")).await.expect_err("cut off");
-    assert_eq!((cut.kind, cut.outcome_unknown), (FailureKind::Retryable, true), "{cut}");
+    assert_eq!((cut.kind, cut.outcome_unknown()), (FailureKind::Retryable, true), "{cut}");
     assert_eq!(cut.class, "gateway.broken");
     Ok(())
 }
@@ -119,8 +121,8 @@ fn only_an_address_of_the_web_is_taken() {
     }
 }
 
-/// What a gateway that answers everything with `answer` makes of an authorization.
-async fn authorize_at(answer: fn() -> Response) -> Result<Failure> {
+/// Asks a gateway that answers everything with `answer`.
+async fn asked<T>(answer: fn() -> Response, ask: impl AsyncFnOnce(&HttpGateway) -> T) -> Result<T> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let gateway = HttpGateway::new(&format!("http://{}/some/path", listener.local_addr()?), TIMEOUT)?;
     let shutdown = Shutdown::new();
@@ -128,53 +130,69 @@ async fn authorize_at(answer: fn() -> Response) -> Result<Failure> {
     let router = Router::new().fallback(any(async move || answer()));
     tasks.add("server", move |stop| service::http::serve(listener, router, stop));
     let ask = async {
-        let answer = gateway.authorize(&authorization("tok_visa")).await;
+        let answer = ask(&gateway).await;
         shutdown.trigger();
         answer
     };
     let (ended, answer) = tokio::join!(tasks.run(), ask);
     ended?;
-    answer.err().ok_or_else(|| anyhow::anyhow!("that was no answer"))
+    Ok(answer)
 }
 
 #[tokio::test]
 async fn what_is_no_answer_is_sorted_by_its_status() -> Result<()> {
-    type Case = (fn() -> Response, &'static str, FailureKind, bool);
+    use CallEffect::{Lost, None as Nothing, Possible};
+    use FailureKind::Retryable;
+    type Case = (fn() -> Response, &'static str, FailureKind, CallEffect);
     let large = || (StatusCode::CREATED, "x".repeat(100_000)).into_response();
-    let cases: [Case; 9] = [
-        (|| StatusCode::INTERNAL_SERVER_ERROR.into_response(), "gateway.500", FailureKind::Retryable, true),
-        (|| StatusCode::SERVICE_UNAVAILABLE.into_response(), "gateway.503", FailureKind::Retryable, true),
-        (|| StatusCode::TOO_MANY_REQUESTS.into_response(), "gateway.429", FailureKind::Retryable, false),
-        (|| StatusCode::BAD_REQUEST.into_response(), "gateway.400", REJECTED, false),
-        (|| StatusCode::NOT_FOUND.into_response(), "gateway.404", REJECTED, false),
-        (|| StatusCode::UNPROCESSABLE_ENTITY.into_response(), "gateway.422", REJECTED, false),
-        (|| Redirect::temporary("http://127.0.0.1:1/").into_response(), "gateway.307", REJECTED, false),
-        (|| (StatusCode::CREATED, "<html>").into_response(), "gateway.201", FailureKind::Retryable, true),
-        (large, "gateway.201", FailureKind::Retryable, true),
+    let cases: [Case; 13] = [
+        (|| StatusCode::INTERNAL_SERVER_ERROR.into_response(), "gateway.500", Retryable, Possible),
+        (|| StatusCode::SERVICE_UNAVAILABLE.into_response(), "gateway.503", Retryable, Possible),
+        (|| StatusCode::GATEWAY_TIMEOUT.into_response(), "gateway.504", Retryable, Lost),
+        (|| StatusCode::TOO_MANY_REQUESTS.into_response(), "gateway.429", Retryable, Nothing),
+        // The gateway's own word, which has a code.
+        (|| own(StatusCode::BAD_REQUEST), "gateway.400", REJECTED, Nothing),
+        (|| own(StatusCode::NOT_FOUND), "gateway.404", REJECTED, Nothing),
+        (|| own(StatusCode::UNPROCESSABLE_ENTITY), "gateway.422", REJECTED, Nothing),
+        // Something in front of it, which would say so to every order.
+        (|| StatusCode::BAD_REQUEST.into_response(), "gateway.400", Retryable, Nothing),
+        (|| (StatusCode::NOT_FOUND, "no such page").into_response(), "gateway.404", Retryable, Nothing),
+        (
+            || (StatusCode::NOT_FOUND, axum::Json(json!({"code": 404}))).into_response(),
+            "gateway.404",
+            Retryable,
+            Nothing,
+        ),
+        (|| Redirect::temporary("http://127.0.0.1:1/").into_response(), "gateway.307", Retryable, Nothing),
+        (|| (StatusCode::CREATED, "<html>").into_response(), "gateway.201", Retryable, Possible),
+        (large, "gateway.201", Retryable, Possible),
     ];
-    for (answer, class, kind, unknown) in cases {
-        let failure = authorize_at(answer).await?;
-        let seen = (failure.class.as_str(), failure.kind, failure.outcome_unknown);
-        ensure!(seen == (class, kind, unknown), "{failure}: {seen:?}");
+    for (answer, class, kind, effect) in cases {
+        let answer = asked(answer, async |gateway| gateway.authorize(&authorization("tok_visa")).await).await?;
+        let failure = answer.err().context("that was an answer")?;
+        let seen = (failure.class.as_str(), failure.kind, failure.effect);
+        ensure!(seen == (class, kind, effect), "{failure}: {seen:?}");
     }
     Ok(())
 }
 
+/// A refusal as the gateway itself puts it.
+fn own(status: StatusCode) -> Response {
+    (status, axum::Json(json!({"code": "bad_payment_method", "detail": "it never works"}))).into_response()
+}
+
 #[tokio::test]
 async fn a_404_of_something_else_proves_nothing() -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let gateway = HttpGateway::new(&format!("http://{}", listener.local_addr()?), TIMEOUT)?;
-    let shutdown = Shutdown::new();
-    let mut tasks = TaskSet::new(&shutdown);
-    let router = Router::new().fallback(any(async || (StatusCode::NOT_FOUND, "no such page")));
-    tasks.add("server", move |stop| service::http::serve(listener, router, stop));
-    let ask = async {
-        let answer = gateway.find_authorization(OrderId::new()).await;
-        shutdown.trigger();
-        answer
-    };
-    let (ended, answer) = tokio::join!(tasks.run(), ask);
-    ended?;
-    assert_eq!(answer.map_err(|failure| failure.kind), Err(REJECTED));
+    let no_page = || (StatusCode::NOT_FOUND, "no such page").into_response();
+    let answer = asked(no_page, async |gateway| gateway.find_authorization(OrderId::new()).await).await?;
+    assert_eq!(answer.map_err(|failure| failure.kind), Err(FailureKind::Retryable));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_402_of_something_else_refuses_no_capture() -> Result<()> {
+    let unpaid = || (StatusCode::PAYMENT_REQUIRED, "this host was not paid for").into_response();
+    let answer = asked(unpaid, async |gateway| gateway.capture(OrderId::new(), "auth_1").await).await?;
+    assert_eq!(answer.map_err(|failure| failure.kind), Err(FailureKind::Retryable));
     Ok(())
 }

@@ -6,6 +6,8 @@ mod calls;
 mod cancellations;
 mod decisions;
 mod gateway;
+mod gauges;
+mod ingress;
 mod outages;
 mod pages;
 mod processes;

@@ -186,7 +186,8 @@ impl<E: EventSet> Arrival<E> {
     /// Since when it has been waiting for this group, in milliseconds since the epoch: since it was written, or since it
     /// is due.
     pub fn waits_since_ms(&self) -> i64 {
-        self.due.map_or(self.record.timestamp_ms, Timestamp::as_millisecond)
+        // A producer may write any time.
+        self.due.map_or(self.record.timestamp_ms.max(0), Timestamp::as_millisecond)
     }
 
     /// When work on it began: at the first call.
@@ -207,11 +208,16 @@ impl<E: EventSet> Arrival<E> {
     }
 }
 
-/// The headers as the source wrote them: without what retries, dead letters and the inbox add.
+/// The headers as the source wrote them: without what retries, dead letters and the inbox add, and without what would be taken
+/// for that. Readers ignore case ([`header_text`]), so what a source or a bridge writes as `Retry-Due-At` is no header of its own.
 pub fn source_headers(headers: &[Header]) -> Vec<Header> {
+    headers.iter().filter(|(name, _)| !is_ours(name)).cloned().collect()
+}
+
+fn is_ours(name: &str) -> bool {
     const OURS: [&str; 4] = ["retry-", "dlt-", "kafka_dlt-", "inbox-"];
-    let ours = |name: &str| OURS.iter().any(|prefix| name.starts_with(prefix));
-    headers.iter().filter(|(name, _)| !ours(name)).cloned().collect()
+    let starts_with = |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    OURS.iter().any(starts_with)
 }
 
 fn origin_of(record: &Record, own: bool) -> Origin {
@@ -234,5 +240,106 @@ fn origin_of(record: &Record, own: bool) -> Origin {
         offset: record.number(names::ORIGINAL_OFFSET).unwrap_or(here.offset),
         timestamp_ms: record.number(names::ORIGINAL_TIMESTAMP).unwrap_or(here.timestamp_ms),
         first_failed_at: record.header(names::FIRST_FAILED_AT).and_then(|text| text.parse().ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contracts::orders::{CancelReason, Customer, OrderCancelled, OrderEvent};
+    use contracts::{Bytes, Currency, EventId, Money, OrderId, topics};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::{INBOX_DAY, INBOX_ID};
+    use crate::retry::{self, Verdict};
+    use crate::settings::Settings;
+
+    /// What the group writes into its copies and reads from them, and what it writes into dead letters.
+    const OURS: [&str; 15] = [
+        names::ATTEMPT,
+        names::DUE_AT,
+        names::ORIGINAL_TOPIC,
+        names::ORIGINAL_PARTITION,
+        names::ORIGINAL_OFFSET,
+        names::ORIGINAL_TIMESTAMP,
+        names::FIRST_FAILED_AT,
+        names::ERROR_CLASS,
+        names::ERROR_MESSAGE,
+        names::STEP,
+        trace::FIRST_ATTEMPT,
+        INBOX_ID,
+        INBOX_DAY,
+        crate::dead_letter::names::REASON,
+        "kafka_dlt-original-offset",
+    ];
+
+    /// What one of them would mean, were it believed.
+    const MEANT: [&str; 6] = [
+        "release",
+        "1",
+        "9999-12-30T22:00:00.999999999Z",
+        "2001-01-01",
+        "018bcfe5-6800-7000-8000-000000000000",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ];
+
+    fn cancelled() -> Record {
+        let event = OrderCancelled {
+            order_id: OrderId::new(),
+            cancelled_at: Timestamp::UNIX_EPOCH,
+            reason: CancelReason::CustomerRequest,
+            customer: Customer { email: "ada@example.com".to_owned(), phone: None },
+            total: Money::new(1_999, Currency::EUR),
+        };
+        let (now, trace) = (Timestamp::now(), TraceParent::new_root());
+        let (headers, value) = envelope::encode(&event, EventId::new(), "/a", now, None, trace).expect("plain data");
+        Record {
+            topic: "orders".into(),
+            partition: 1,
+            offset: 7,
+            timestamp_ms: now.as_millisecond(),
+            key: Some(event.order_id.to_string().into()),
+            headers,
+            value: Some(value),
+        }
+    }
+
+    /// The name with the case of each letter as `upper` says.
+    fn cased(name: &str, upper: u64) -> String {
+        let case = |(at, c): (usize, char)| if upper >> (at % 64) & 1 == 1 { c.to_ascii_uppercase() } else { c };
+        name.chars().enumerate().map(case).collect()
+    }
+
+    fn foreign() -> impl Strategy<Value = (String, &'static str)> {
+        let name = (0..OURS.len(), any::<u64>()).prop_map(|(which, upper)| cased(OURS[which], upper));
+        (name, (0..MEANT.len()).prop_map(|which| MEANT[which]))
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_copy_says_is_read_back_whatever_the_source_called_its_own_headers(
+            foreign in proptest::collection::vec(foreign(), 0..6), before in any::<bool>(), due_ms in 0..4_000_000_000_000_i64,
+        ) {
+            let mut record = cancelled();
+            let ordinary = record.headers.clone();
+            let foreign = foreign.into_iter().map(|(name, value)| (name.into(), Some(Bytes::from(value))));
+            let at = if before { 0 } else { record.headers.len() };
+            record.headers.splice(at..at, foreign);
+            let first = Arrival::<OrderEvent>::read(record, None);
+            prop_assert_eq!((first.attempt, first.due, first.comeback), (1, None, false));
+
+            let due = Timestamp::from_millisecond(due_ms).expect("in range");
+            let (settings, failure) = (Settings::new("pay", "b"), Failure::retryable("gateway.503", "busy"));
+            let (verdict, now) = (Verdict::Retry { tier: 2, due }, Timestamp::UNIX_EPOCH);
+            let row = retry::row(&settings, &first, &failure, verdict, now).expect("small");
+            prop_assert_eq!(&row.headers[..ordinary.len()], &ordinary[..], "what is the source's own stays, and comes first");
+            let mut copy = (*first.record).clone();
+            (copy.topic, copy.offset, copy.headers) = (topics::retry("pay", 2).into(), 99, row.headers);
+            let second = Arrival::<OrderEvent>::read(copy, Some(2));
+            prop_assert!(matches!(second.body, Body::Event(_)), "{:?}", second.body);
+            prop_assert_eq!((second.attempt, second.due, second.identity), (2, Some(due), first.identity));
+            prop_assert_eq!(second.first_attempt, None);
+            prop_assert_eq!(second.origin, Origin { first_failed_at: Some(now), ..first.origin });
+        }
     }
 }

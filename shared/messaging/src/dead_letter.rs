@@ -1,8 +1,8 @@
 //! Dead letters: what a group gave up on, with everything that an operator needs to decide.
 //!
-//! Key and value stay untouched, byte for byte; headers are the source's plus two sets. `dlt-*` is text for people and
-//! for the suite's own commands. `kafka_dlt-*` is what Spring Kafka writes (numbers big endian) and what Kafka UIs
-//! and its tools read
+//! Key and value stay untouched, byte for byte, unless they are too large for the topic: then the letter says what it lacks.
+//! Headers are the source's plus two sets. `dlt-*` is text for people and for the suite's own commands. `kafka_dlt-*` is what
+//! Spring Kafka writes (numbers big endian) and what Kafka UIs and its tools read
 //! (<https://docs.spring.io/spring-kafka/reference/kafka/annotation-error-handling.html#dead-letters>).
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::arrival::Arrival;
 use crate::failure::{Failure, Reason};
-use crate::outbox::Row;
+use crate::outbox::{MAX_COPY_BYTES, Row};
 use crate::retry::bounded;
 use crate::settings::Settings;
 
@@ -40,7 +40,17 @@ pub mod names {
     pub const ORIGINAL_OFFSET: &str = "dlt-original-offset";
     /// The broker's or producer's time there, milliseconds since the Unix epoch.
     pub const ORIGINAL_TIMESTAMP: &str = "dlt-original-timestamp";
+    /// The record is too large for a letter, which lacks its value of so many bytes. Topic, partition and offset tell where it
+    /// is, for as long as the topic keeps it. Only an edited value can be redriven.
+    pub const VALUE_OMITTED: &str = "dlt-value-omitted";
+    /// So is the key, of so many bytes: the letter has its beginning.
+    pub const KEY_CUT: &str = "dlt-key-cut";
+    /// So are the source's headers, so many of them: the letter has none.
+    pub const HEADERS_OMITTED: &str = "dlt-headers-omitted";
 }
+
+/// What a letter keeps of a key that is too long for it, in bytes.
+const KEPT_KEY_BYTES: usize = 1_024;
 
 /// The outbox row of an event that the group gives up on.
 pub fn row<E: EventSet>(
@@ -49,12 +59,13 @@ pub fn row<E: EventSet>(
     failure: &Failure,
     reason: Reason,
     now: Timestamp,
-) -> Result<Row, Failure> {
+) -> Row {
     let origin = &arrival.origin;
     let group = settings.group_id();
     let message = bounded(&failure.message);
     // The inbox's key stays in the copy's own headers (`inbox-*`), so that a redrive finds its row.
     let mut headers = crate::arrival::source_headers(&arrival.record.headers);
+    let of_source = headers.len();
     headers.extend(arrival.identity.headers());
     let mut text = |name: &'static str, value: String| headers.push(text_header(name, value));
     text(names::REASON, reason.as_str().to_owned());
@@ -77,6 +88,28 @@ pub fn row<E: EventSet>(
     number("kafka_dlt-original-partition", &origin.partition.to_be_bytes());
     number("kafka_dlt-original-offset", &origin.offset.to_be_bytes());
     number("kafka_dlt-original-timestamp", &origin.timestamp_ms.to_be_bytes());
-    let record = &arrival.record;
-    Row::copy(topics::dead_letter(&settings.service), record.key.clone(), headers, record.value.clone())
+    let (key, value) = (arrival.record.key.clone(), arrival.record.value.clone());
+    whole_or_cut(Row { topic: topics::dead_letter(&settings.service).into(), key, headers, value }, of_source)
+}
+
+/// The letter, without what is too large for its topic. What another producer compressed may be: the source's limit counts the
+/// compressed bytes. A letter that can't be written would stop its partition for ever. First of its headers are `of_source`
+/// that the source wrote.
+fn whole_or_cut(mut row: Row, of_source: usize) -> Row {
+    let fits = |row: &Row| row.size_bytes() <= MAX_COPY_BYTES;
+    if fits(&row) {
+        return row;
+    }
+    let size = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let value = row.value.take();
+    row.headers.push(text_header(names::VALUE_OMITTED, size(&value).to_string()));
+    if !fits(&row) && size(&row.key) > KEPT_KEY_BYTES {
+        row.headers.push(text_header(names::KEY_CUT, size(&row.key).to_string()));
+        row.key = row.key.map(|key| key.slice(..KEPT_KEY_BYTES));
+    }
+    if !fits(&row) {
+        row.headers.drain(..of_source);
+        row.headers.push(text_header(names::HEADERS_OMITTED, of_source.to_string()));
+    }
+    row
 }

@@ -58,6 +58,18 @@ pub enum FailureKind {
     Permanent(Reason),
 }
 
+/// What an outside call that failed may have done all the same. The greater one wins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CallEffect {
+    /// Nothing; or there was no call.
+    #[default]
+    None,
+    /// It may have taken effect. But it is over: what the other side knows now is the truth.
+    Possible,
+    /// Nobody saw it end: it may have taken effect, and may yet.
+    Lost,
+}
+
 /// A failure: its kind, a stable class for grouping, and a message for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -67,8 +79,8 @@ pub struct Failure {
     pub class: String,
     /// For people; may hold details, never secrets.
     pub message: String,
-    /// An outside call may have taken effect although no answer came.
-    pub outcome_unknown: bool,
+    /// What the outside call may have done although it failed.
+    pub effect: CallEffect,
 }
 
 impl Failure {
@@ -90,13 +102,28 @@ impl Failure {
 
     /// A failure of any kind.
     pub fn of(kind: FailureKind, class: impl Into<String>, message: impl fmt::Display) -> Self {
-        Self { kind, class: class.into(), message: message.to_string(), outcome_unknown: false }
+        Self { kind, class: class.into(), message: message.to_string(), effect: CallEffect::None }
     }
 
     /// Marks that the call may have taken effect: [`crate::Handler::on_failed`] then leaves an intent to resolve.
-    pub fn with_unknown_outcome(mut self) -> Self {
-        self.outcome_unknown = true;
+    pub fn with_unknown_outcome(self) -> Self {
+        self.or_effect(CallEffect::Possible)
+    }
+
+    /// Marks that nobody saw the call end: it may even take effect later.
+    pub fn with_lost_call(self) -> Self {
+        self.or_effect(CallEffect::Lost)
+    }
+
+    /// What another call of the same attempt may have done, the attempt may have done.
+    pub(crate) fn or_effect(mut self, other: CallEffect) -> Self {
+        self.effect = self.effect.max(other);
         self
+    }
+
+    /// Whether an outside call may have taken effect although no answer came.
+    pub fn outcome_unknown(&self) -> bool {
+        self.effect > CallEffect::None
     }
 
     /// Whether a row was there already with a key that was to be new.

@@ -82,8 +82,10 @@ fn day_of_uuid(uuid: &Uuid) -> Option<Date> {
     day_of_ms(ms)
 }
 
+/// None before 1970: no event is of that time, and PostgreSQL knows no day before 4713 BC.
 fn day_of_ms(ms: i64) -> Option<Date> {
-    Some(Timestamp::from_millisecond(ms).ok()?.to_zoned(TimeZone::UTC).date())
+    let at = Timestamp::from_millisecond(ms).ok().filter(|at| *at >= Timestamp::UNIX_EPOCH)?;
+    Some(at.to_zoned(TimeZone::UTC).date())
 }
 
 #[cfg(test)]
@@ -127,6 +129,14 @@ mod tests {
     fn a_v7_id_beyond_the_calendar_is_derived() {
         let identity = Identity::of(&record(1), "ffffffff-ffff-7000-8000-000000000000", "/a");
         assert_eq!(identity.day.to_string(), "2023-11-14");
+    }
+
+    #[test]
+    fn a_record_from_before_1970_is_of_its_first_day() {
+        for timestamp_ms in [-1, -210_895_000_000_000, i64::MIN] {
+            let record = Record { timestamp_ms, ..record(1) };
+            assert_eq!(Identity::of(&record, "no-uuid", "/a").day.to_string(), "1970-01-01", "{timestamp_ms}");
+        }
     }
 
     #[test]

@@ -5,20 +5,22 @@
 //! fewer attempts. So a late copy of attempt 1 is a duplicate, attempt 2 is not, and a redrive of something done does
 //! nothing. Deliberately absent: a status that says "in progress"; a transaction that ends badly leaves no row.
 
+mod days;
+
 use std::collections::{HashMap, HashSet};
 
 use contracts::EventId;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::failure::Failure;
 #[cfg(feature = "fault-injection")]
 use crate::fault::{self, Guard};
 use crate::identity::Identity;
+
+pub use days::{DAYS_AHEAD, Maintained, has_days_ahead, maintain};
 
 /// Where an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,119 +240,6 @@ pub async fn record(db: &mut PgConnection, outcomes: &[(Identity, Outcome, u16)]
     .execute(db)
     .await?;
     Ok(())
-}
-
-/// How many days ahead partitions are made.
-pub const DAYS_AHEAD: i64 = 7;
-
-/// Makes the partitions of the days around now, and drops those beyond the horizon that hold nothing unfinished.
-pub async fn maintain(db: &PgPool, inbox_days: u16) -> Result<Maintained, Failure> {
-    let mut maintained = Maintained::default();
-    let now: jiff_sqlx::Timestamp = sqlx::query_scalar("select clock_timestamp()").fetch_one(db).await?;
-    let today = now.to_jiff().to_zoned(TimeZone::UTC).date();
-    for ahead in -1..=DAYS_AHEAD {
-        let day = today.saturating_add(SignedDuration::from_hours(24 * ahead));
-        match create_day(db, day).await {
-            Ok(()) => {}
-            // Rows of that day are in the default partition already (clocks far apart): they stay there, and so does
-            // the day. Nothing is lost by it but the cheap drop.
-            Err(failure) if failure.class == "sqlstate.23514" => maintained.left_in_default.push(day),
-            Err(failure) => return Err(failure),
-        }
-    }
-    let horizon = today.saturating_sub(SignedDuration::from_hours(24 * i64::from(inbox_days)));
-    for day in partition_days(db).await?.into_iter().filter(|day| *day < horizon) {
-        if drop_day(db, day).await? {
-            maintained.dropped.push(day);
-        } else {
-            maintained.kept.push(day);
-        }
-    }
-    Ok(maintained)
-}
-
-/// What [`maintain`] did.
-#[derive(Debug, Default)]
-pub struct Maintained {
-    /// Days that are gone.
-    pub dropped: Vec<Date>,
-    /// Days beyond the horizon that still hold a held, retrying or dead event.
-    pub kept: Vec<Date>,
-    /// Days whose rows are in the default partition.
-    pub left_in_default: Vec<Date>,
-}
-
-/// Whether today and tomorrow have their partitions: part of readiness.
-pub async fn has_days_ahead(db: &PgPool) -> Result<bool, Failure> {
-    let count: i64 = sqlx::query_scalar(
-        "select count(*) from pg_class where relkind = 'r' and relnamespace = current_schema()::regnamespace and relname in ( \
-         'processed_events_' || to_char(now() at time zone 'utc', 'YYYYMMDD'), \
-         'processed_events_' || to_char(now() at time zone 'utc' + interval '1 day', 'YYYYMMDD'))",
-    )
-    .fetch_one(db)
-    .await?;
-    Ok(count == 2)
-}
-
-fn partition_name(day: Date) -> String {
-    format!("processed_events_{}", day.strftime("%Y%m%d"))
-}
-
-async fn create_day(db: &PgPool, day: Date) -> Result<(), Failure> {
-    let next = day.saturating_add(SignedDuration::from_hours(24));
-    let name = partition_name(day);
-    // Names and bounds come from a calendar date: nothing from outside is in this text. `if not exists` still locks
-    // the parent, so a look comes first; a twin that starts at the same time waits and finds the table made.
-    let exists: bool = sqlx::query_scalar("select to_regclass($1) is not null").bind(&name).fetch_one(db).await?;
-    if exists {
-        return Ok(());
-    }
-    let statement = format!(
-        "create table if not exists {name} partition of processed_events for values from ('{day}') to ('{next}')"
-    );
-    match sqlx::query(sqlx::AssertSqlSafe(statement)).execute(db).await {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let failure = Failure::from(error);
-            // duplicate_table, or the unique violation in the catalogue that a twin's creation causes
-            if matches!(failure.class.as_str(), "sqlstate.42P07" | "sqlstate.23505" | "sqlstate.42P17") {
-                Ok(())
-            } else {
-                Err(failure)
-            }
-        }
-    }
-}
-
-async fn partition_days(db: &PgPool) -> Result<Vec<Date>, Failure> {
-    let names: Vec<String> = sqlx::query_scalar(
-        "select c.relname::text from pg_inherits i join pg_class c on c.oid = i.inhrelid \
-         where i.inhparent = 'processed_events'::regclass",
-    )
-    .fetch_all(db)
-    .await?;
-    let day = |name: &String| Date::strptime("processed_events_%Y%m%d", name).ok();
-    Ok(names.iter().filter_map(day).collect())
-}
-
-/// Drops a day that holds nothing unfinished; detached concurrently first, so that no consumer waits for it.
-async fn drop_day(db: &PgPool, day: Date) -> Result<bool, Failure> {
-    let name = partition_name(day);
-    let unfinished: bool = sqlx::query_scalar(
-        "select exists (select 1 from processed_events where day = $1 and outcome not in ('done', 'discarded'))",
-    )
-    .bind(day.to_sqlx())
-    .fetch_one(db)
-    .await?;
-    if unfinished {
-        return Ok(false);
-    }
-    // Detaching concurrently is refused beside a default partition, so it is a short lock of the parent: bounded by
-    // the connection's lock time-out, and tried again at the next round.
-    let statement = format!("alter table processed_events detach partition {name}");
-    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(db).await?;
-    sqlx::query(sqlx::AssertSqlSafe(format!("drop table {name}"))).execute(db).await?;
-    Ok(true)
 }
 
 pub(crate) fn columns(identities: impl Iterator<Item = Identity>) -> (Vec<jiff_sqlx::Date>, Vec<Uuid>) {

@@ -356,8 +356,8 @@ async fn insert(db: &mut PgConnection, rows: &[Row]) -> Result<Vec<i64>, Failure
 pub fn encode_headers(headers: &[Header]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(headers.len() * 48);
     for (name, value) in headers {
-        // Kafka's own limit on names is far lower than what u16 holds; longer ones are cut, never corrupted.
-        let name = &name.as_bytes()[..name.len().min(usize::from(u16::MAX))];
+        // Names are far shorter than what u16 holds; a longer one is cut at a character, and stays readable.
+        let name = &name.as_bytes()[..name.floor_char_boundary(usize::from(u16::MAX))];
         bytes.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_be_bytes());
         bytes.extend_from_slice(name);
         match value {
@@ -415,6 +415,13 @@ mod tests {
                 prop_assert_eq!(encode_headers(&headers), bytes);
             }
         }
+    }
+
+    #[test]
+    fn a_name_too_long_is_cut_at_a_character() {
+        let (long, value) = ("ä".repeat(40_000), Some(Bytes::from_static(b"v")));
+        let decoded = decode_headers(&encode_headers(&[(long.clone().into(), value.clone())])).expect("readable");
+        assert_eq!(decoded, [(long[..65_534].to_owned().into(), value)]);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! The policy is a subscription's own ([`Settings`]): the delays of its tiers, their jitter, a bound on the whole, and which
 //! failures are not worth a retry. All times are the database's (I13).
+//!
+//! A record that another producer's compression took through the source's limit may be too large to be copied, and a key too
+//! long to be blocked while its event is away. Such an event is not retried: its first failure is its last ([`decide_on`]).
 
 use std::time::Duration;
 
@@ -13,11 +16,19 @@ use jiff::{SignedDuration, Timestamp};
 use crate::arrival::{Arrival, names};
 use crate::dead_letter;
 use crate::failure::{Failure, FailureKind, Reason};
-use crate::outbox::Row;
+use crate::outbox::{MAX_COPY_BYTES, Row};
+use crate::record::Record;
 use crate::settings::Settings;
 
 /// The longest error message that a copy carries, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1_024;
+
+/// What a copy's own headers may take, in bytes: far more than they do.
+const OWN_HEADERS_BYTES: usize = 16 * 1024;
+
+/// The longest key that can be blocked, in bytes: with its topic it is one entry of an index, which PostgreSQL bounds at a
+/// third of a page (2,704 bytes). Ids of orders have 36.
+pub const MAX_BLOCKED_KEY_BYTES: usize = 2_048;
 
 /// What becomes of a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +73,46 @@ pub fn decide(settings: &Settings, failure: &Failure, failing: Failing, jitter: 
     }
     let Some(&delay) = settings.retry_delays.get(tier) else { return Verdict::Dead(Reason::Exhausted) };
     let longer = delay.mul_f64(settings.retry_jitter * jitter.clamp(0.0, 1.0));
-    let due = now + signed(delay.saturating_add(longer));
-    let latest = settings.retry_total.map(|total| first_failed_at.unwrap_or(now) + signed(total));
+    let due = after(now, delay.saturating_add(longer));
+    let latest = settings.retry_total.map(|total| after(first_failed_at.unwrap_or(now), total));
     if latest.is_some_and(|latest| due > latest) {
         return Verdict::Dead(Reason::Exhausted);
     }
     Verdict::Retry { tier: tier + 1, due }
+}
+
+/// The same for what fails now, with the failure to record: the event is dead-lettered at once, and the failure says why,
+/// where it could not be retried.
+pub fn decide_on<E>(
+    settings: &Settings,
+    arrival: &Arrival<E>,
+    failure: Failure,
+    now: Timestamp,
+    jitter: f64,
+) -> (Failure, Verdict) {
+    let verdict = decide(settings, &failure, Failing::of(arrival, now), jitter);
+    let (Verdict::Retry { .. }, Some((class, why))) = (verdict, never_to_return(&arrival.record)) else {
+        return (failure, verdict);
+    };
+    let (kind, message) = (FailureKind::Permanent(Reason::Rejected), format!("{why}; it failed with {failure}"));
+    (Failure { kind, class: class.to_owned(), message, ..failure }, Verdict::Dead(Reason::Rejected))
+}
+
+/// Why a record can't be sent to a retry tier, where that is so: a class and a text.
+fn never_to_return(record: &Record) -> Option<(&'static str, String)> {
+    const LIMIT: usize = MAX_COPY_BYTES - OWN_HEADERS_BYTES;
+    let (key, size) = (record.key.as_ref().map_or(0, Bytes::len), record.size_bytes());
+    if !can_be_blocked(record) {
+        let why = format!("a key of {key} bytes can't be blocked for a retry, the limit is {MAX_BLOCKED_KEY_BYTES}");
+        return Some(("retry.key_too_long", why));
+    }
+    (size > LIMIT)
+        .then(|| ("retry.too_large", format!("{size} bytes can't be copied for a retry, the limit is {LIMIT}")))
+}
+
+/// Whether the record's key can be blocked.
+pub fn can_be_blocked(record: &Record) -> bool {
+    record.key.as_ref().is_none_or(|key| key.len() <= MAX_BLOCKED_KEY_BYTES)
 }
 
 fn is_of(class: &str, pattern: &str) -> bool {
@@ -77,8 +122,10 @@ fn is_of(class: &str, pattern: &str) -> bool {
     }
 }
 
-fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::from_hours(24))
+/// So long after a time, which a header may have told: no later than the last one that can be written.
+fn after(time: Timestamp, duration: Duration) -> Timestamp {
+    let duration = SignedDuration::try_from(duration).unwrap_or(SignedDuration::from_hours(24));
+    time.checked_add(duration).unwrap_or(Timestamp::MAX)
 }
 
 /// The outbox row of a failed attempt.
@@ -101,7 +148,7 @@ pub fn row<E: EventSet>(
             let record = &arrival.record;
             Row::copy(topics::retry(&settings.service, tier), record.key.clone(), headers, record.value.clone())
         }
-        Verdict::Dead(reason) => dead_letter::row(settings, arrival, failure, reason, now),
+        Verdict::Dead(reason) => Ok(dead_letter::row(settings, arrival, failure, reason, now)),
     }
 }
 
@@ -184,6 +231,18 @@ mod tests {
         assert_eq!(after(51, 1), Verdict::Dead(Reason::Exhausted));
         assert_eq!(after(2, 2), Verdict::Dead(Reason::Exhausted), "the next tier would be due too late");
         assert_eq!(decide(&settings, &failure, first(1), 0.0), Verdict::Retry { tier: 2, due: at(10) });
+    }
+
+    #[test]
+    fn any_time_of_a_first_failure_is_one_to_count_from() {
+        let settings = Settings { retry_total: Some(Duration::from_secs(60)), ..settings() };
+        let failure = Failure::retryable("gateway.503", "busy");
+        let since = |at| decide(&settings, &failure, Failing { first_failed_at: Some(at), ..first(0) }, 0.0);
+        let first_tier = Verdict::Retry { tier: 1, due: Timestamp::from_second(1).expect("in range") };
+        assert_eq!(since(Timestamp::MAX), first_tier);
+        assert_eq!(since(Timestamp::MIN), Verdict::Dead(Reason::Exhausted));
+        let at_the_end = Failing { now: Timestamp::MAX, ..first(0) };
+        assert_eq!(decide(&settings, &failure, at_the_end, 0.0), Verdict::Retry { tier: 1, due: Timestamp::MAX });
     }
 
     #[test]

@@ -11,6 +11,7 @@ use system_tests::prometheus::{
 };
 use system_tests::{NewOrder, Service, Settings, Suite};
 use testkit::{Cluster, PrivateCluster, eventually};
+use uuid::Uuid;
 
 use crate::own_servers_with;
 
@@ -89,12 +90,37 @@ async fn scrapes_are_cheap(api: &Api) -> Result<()> {
     Ok(())
 }
 
+/// An authorization to give back, of which the gateway will say that there is none; and a mail that was reported as unknown.
+async fn leave_doubts(suite: &Suite) -> Result<()> {
+    let order = Uuid::now_v7();
+    sqlx::query(
+        "with cancelled as (insert into payments (order_id, state, amount_minor, currency, authorization_id) \
+             values ($1, 'cancelled', 1999, 'EUR', 'auth_00000000000000000000000000000000')) \
+         insert into intents (order_id, kind, state, since, due_at, cause, traceparent) \
+         values ($1, 'void', 'pending', now(), now(), gen_random_uuid(), \
+                 '00-00000000000000000000000000000001-0000000000000001-01')",
+    )
+    .bind(order)
+    .execute(suite.database(Service::Payment))
+    .await?;
+    sqlx::query(
+        "insert into deliveries (order_id, template, state, message_id, attempts, in_doubt, reason) \
+         values ($1, 'order_cancelled', 'unknown', '<gone>', 1, true, 'unknown')",
+    )
+    .bind(order)
+    .execute(suite.database(Service::Notification))
+    .await?;
+    Ok(())
+}
+
 /// Dead letters are there by now. The gateway goes while a retry waits, then a service, then Kafka.
 async fn provoke_all(cluster: &mut PrivateCluster, suite: &mut Suite, api: &Api) -> Result<()> {
     let expected: BTreeSet<String> = api.rules().await?.into_iter().map(|rule| rule.name).collect();
-    ensure!(expected.len() >= 8, "only {expected:?}");
+    ensure!(expected.len() >= 10, "only {expected:?}");
     let mut watch = Watch { api: api.clone(), started: Instant::now(), seen: BTreeMap::new() };
     watch.until(&["DeadLetters"]).await?;
+    leave_doubts(suite).await?;
+    watch.until(&["IntentsStuck", "MailsUnknown"]).await?;
 
     let sku = suite.new_product(100_000).await?;
     let failing = suite.place(&NewOrder::of(&sku, 1).paid_with("tok_fail_9")).await?;

@@ -205,8 +205,9 @@ async fn make_call<H: Handler>(
     let call = AssertUnwindSafe(call).catch_unwind();
     let answer = match tokio::time::timeout(transactor.settings.call_timeout, call).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err(Failure::retryable("handler.panic", "the handler's call panicked").with_unknown_outcome()),
-        Err(_) => Err(Failure::retryable("call.timeout", "the call outlasted call_timeout").with_unknown_outcome()),
+        // Dropped in the middle, like the one below: whatever was sent goes on at the other side.
+        Ok(Err(_)) => Err(Failure::retryable("handler.panic", "the handler's call panicked").with_lost_call()),
+        Err(_) => Err(Failure::retryable("call.timeout", "the call outlasted call_timeout").with_lost_call()),
     };
     crash_point!(AfterCall);
     match answer {

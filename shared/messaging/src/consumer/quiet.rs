@@ -173,9 +173,18 @@ pub(super) fn at_their_ends(statistics: &Statistics, topics: &[TopicEntry], rest
 }
 
 /// The end, where the next record to fetch is none that is there, and all before it were handed over.
+///
+/// Who pauses a partition drops what was fetched and not handed over, so this must not be guessed. While nothing was handed over
+/// in this assignment (`app_offset` is none), the place of the next fetch doesn't tell: it may have passed records that wait in
+/// the queue, or be an earlier assignment's. Nor does the length of the queue, which is one for all partitions. Nothing is
+/// there to be read where the group has committed the end, from which this assignment then began, or where the partition is
+/// empty.
 fn end_reached(partition: &Partition) -> Option<i64> {
-    let Partition { fetch_state, next_offset, hi_offset, app_offset, .. } = partition;
-    let handed_over = *app_offset < 0 || app_offset == next_offset;
+    let Partition { fetch_state, next_offset, hi_offset, lo_offset, app_offset, committed_offset, .. } = partition;
+    let handed_over = match *app_offset {
+        ..0 => committed_offset == hi_offset || lo_offset == hi_offset,
+        next => next == *next_offset,
+    };
     (fetch_state == "active" && *hi_offset >= 0 && next_offset == hi_offset && handed_over).then_some(*hi_offset)
 }
 
@@ -183,18 +192,47 @@ fn end_reached(partition: &Partition) -> Option<i64> {
 mod tests {
     use super::*;
 
+    /// A partition of which records were handed over up to this one.
     fn partition(fetch_state: &str, next_offset: i64, hi_offset: i64, app_offset: i64) -> Partition {
-        Partition { fetch_state: fetch_state.to_owned(), next_offset, hi_offset, app_offset, ..Partition::default() }
+        let fetch_state = fetch_state.to_owned();
+        let (lo_offset, committed_offset) = (0, 0);
+        Partition {
+            fetch_state,
+            next_offset,
+            hi_offset,
+            app_offset,
+            lo_offset,
+            committed_offset,
+            ..Partition::default()
+        }
+    }
+
+    /// A partition of which nothing was handed over since it was assigned.
+    fn untouched(next_offset: i64, hi_offset: i64, lo_offset: i64, committed_offset: i64) -> Partition {
+        Partition { lo_offset, committed_offset, ..partition("active", next_offset, hi_offset, -1001) }
     }
 
     #[test]
     fn a_partition_is_quiet_once_its_last_record_was_handed_over() {
         assert_eq!(end_reached(&partition("active", 5, 5, 5)), Some(5));
-        assert_eq!(end_reached(&partition("active", 0, 0, -1001)), Some(0), "nothing was ever in it");
         assert_eq!(end_reached(&partition("active", 5, 5, 3)), None, "two are in librdkafka's queue");
         assert_eq!(end_reached(&partition("active", 5, 6, 5)), None, "one is at the broker");
         assert_eq!(end_reached(&partition("active", 5, -1001, 5)), None, "no fetch was answered yet");
         assert_eq!(end_reached(&partition("offset-wait", 5, 5, 5)), None, "it is not known where to begin");
+    }
+
+    #[test]
+    fn a_partition_of_which_nothing_was_handed_over_is_quiet_only_where_there_is_nothing_to_hand_over() {
+        assert_eq!(end_reached(&untouched(0, 0, 0, -1001)), Some(0), "nothing was ever in it");
+        assert_eq!(end_reached(&untouched(8, 8, 8, 5)), Some(8), "what was in it is gone");
+        assert_eq!(end_reached(&untouched(8, 8, 0, 8)), Some(8), "all of it was done before");
+        assert_eq!(
+            end_reached(&untouched(8, 8, 0, 5)),
+            None,
+            "three were fetched, or their offsets are of another assignment"
+        );
+        assert_eq!(end_reached(&untouched(8, 8, 0, -1001)), None, "all of it was fetched");
+        assert_eq!(end_reached(&untouched(8, 9, 0, 8)), None, "one is at the broker");
     }
 
     #[test]

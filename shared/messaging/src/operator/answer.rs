@@ -35,7 +35,7 @@ pub enum Answer {
     TooOften,
     /// It is older than the inbox remembers, so it would be given up again.
     Expired,
-    /// The edited event can't be read, or is about another order.
+    /// The edited event can't be read, or is about another order; or the letter lacks the value, which was too large for it.
     Invalid,
     /// The edited event contradicts what was carried out.
     Contradiction,

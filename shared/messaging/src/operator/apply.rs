@@ -131,6 +131,9 @@ fn judge(
     if let Some(redrive) = at_this_death(Action::Redrive) {
         return Some((Answer::AlreadyRedriven, by(redrive)));
     }
+    if let Some(lacks) = letter.lacks().filter(|_| letter.record.edited.is_none()) {
+        return Some((Answer::Invalid, Some(lacks)));
+    }
     let (redrives, limit) = (redrives(letter, taken), operator.settings.redrive_limit);
     if redrives >= limit && !command.forced {
         return Some((

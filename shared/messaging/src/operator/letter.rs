@@ -54,6 +54,15 @@ impl<'a> Letter<'a> {
         Some((self.topic.to_owned(), self.record.key.as_deref()?.to_owned()))
     }
 
+    /// What the letter lacks, where its record was too large for it.
+    pub(super) fn lacks(&self) -> Option<String> {
+        let text = |name: &str| header_text(&self.record.headers, name);
+        let (bytes, told) = (text(dlt::VALUE_OMITTED)?, |name: &str| text(name).unwrap_or("?").to_owned());
+        let (partition, offset) = (told(dlt::ORIGINAL_PARTITION), told(dlt::ORIGINAL_OFFSET));
+        let place = format!("{}, partition {partition}, offset {offset}", self.topic);
+        Some(format!("its value of {bytes} bytes is too large for a letter, and was left at {place}"))
+    }
+
     pub(super) fn event_type(&self) -> Option<&'a str> {
         header_text(&self.record.headers, ce::TYPE)
     }

@@ -47,9 +47,10 @@ impl Leadership {
 }
 
 impl Relay {
-    /// Waits for the lock. Meanwhile this instance's commits wake the leader, and a leader without a beat is replaced.
-    pub(super) async fn stand_by(&self) -> Leadership {
-        let mut tick = tokio::time::interval(BEAT);
+    /// Waits for the lock, and for as long as it steps `aside` doesn't try. Meanwhile this instance's commits wake the leader, and a leader
+    /// without a beat is replaced.
+    pub(super) async fn stand_by(&self, aside: Duration) -> Leadership {
+        let mut tick = tokio::time::interval_at(Instant::now() + aside, BEAT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_notify: Option<Instant> = None;
         let mut session: Option<PgConnection> = None;
@@ -106,7 +107,24 @@ impl Relay {
         if !replaced.is_empty() {
             tracing::warn!(pids = ?replaced, "the relay's leader showed no sign of life and is replaced");
         }
+        self.see_whether_rows_wait(&mut connection).await?;
         *session = Some(connection);
         Ok(None)
+    }
+
+    /// Rows that this one could not publish while it led wait until the other one has: then nothing that old is left.
+    async fn see_whether_rows_wait(&self, connection: &mut PgConnection) -> Result<(), Failure> {
+        let waiting = self.status.waiting();
+        if waiting.is_zero() {
+            return Ok(());
+        }
+        let query = sqlx::query_scalar(
+            "select exists (select from outbox where created_at < clock_timestamp() - make_interval(secs => $1))",
+        );
+        let are_left: bool = query.bind(waiting.as_secs_f64()).fetch_one(connection).await?;
+        if !are_left {
+            self.status.nothing_waits();
+        }
+        Ok(())
     }
 }

@@ -6,16 +6,23 @@
 //! delete a crash repeats it, and the consumers' inbox absorbs that. Two relays by accident can only duplicate: each sends a key's rows in id order,
 //! and ids are taken under the aggregate's lock.
 //!
-//! After any delivery error, or when the producer has lost every broker, it is discarded as a whole and sending goes on at the first row that is still there.
+//! After any delivery error, or when the producer has lost every broker, it is discarded as a whole and sending goes on at the first
+//! row that is still there. What was acknowledged until then is deleted as ever. A topic that has refused a row is left alone from then
+//! on, but for its first row, alone, from time to time: so none of a key overtakes a refused one, and other topics' rows
+//! neither wait for it nor are published again because of it. A leader that Kafka does not answer steps aside, for another
+//! instance that may reach it.
 //!
 //! It is woken by commits in its own process, which hand over what they wrote, by one coalesced NOTIFY from other instances, and by a slow poll behind
 //! both. Deliberately absent: a mere cursor over ids. Ids are not commit order, and it would skip a row that commits late;
 //! what is missing below the highest id is looked for (`horizon.rs`).
 
 mod acknowledged;
+mod batch;
 mod horizon;
 mod leader;
+mod producer;
 mod publish;
+mod reading;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -34,8 +41,17 @@ use crate::kafka::Requests;
 use crate::outbox::{Row, Written};
 use crate::settings::Settings;
 
+use batch::Destination;
+use publish::Left;
+
 /// The most bytes of rows that wait for the relay in memory; beyond them it reads (I16).
 const HANDED_OVER_BYTES: usize = 8 * 1024 * 1024;
+
+/// A leader whose rows have been waiting for so long without any acknowledgement steps aside.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For how long it leaves the lock to others: each of them tries every [`leader::BEAT`].
+const STEPS_ASIDE: Duration = Duration::from_secs(3);
 
 /// Tells the relay of commits that wrote outbox rows.
 #[derive(Debug, Clone, Default)]
@@ -100,7 +116,7 @@ pub struct RelayStatus {
     leading: AtomicBool,
     in_flight: AtomicUsize,
     published: AtomicUsize,
-    /// Since when rows wait for acknowledgements without any arriving; 0 where none wait.
+    /// Since when rows wait for acknowledgements without any arriving, or the first of them is refused; 0 where none wait.
     waiting_since_ms: AtomicI64,
     by_topic: Mutex<BTreeMap<String, Sent>>,
     requests: Requests,
@@ -113,7 +129,7 @@ pub struct RelayStatus {
 pub struct Sent {
     /// Acknowledged.
     pub acknowledged: u64,
-    /// In a batch of which at least one was not; all of it is sent again.
+    /// Not acknowledged when their batch had ended; they are sent again.
     pub failed: u64,
 }
 
@@ -137,23 +153,21 @@ impl RelayStatus {
         self.by_topic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A batch's end: how long it took where it was acknowledged, and what was in it.
-    fn sending_ended(&self, acknowledged_after: Option<Duration>, topics: &[(String, u64)]) {
+    /// A batch's end: how long it took where all of it was acknowledged, and what was in it.
+    fn sending_ended(&self, acknowledged_after: Option<Duration>, topics: &[Destination]) {
         if let (Some(took), Some(sending)) = (acknowledged_after, self.sending.get()) {
             let attributes =
                 [KeyValue::new("messaging.system", "kafka"), KeyValue::new("messaging.operation.name", "send")];
             sending.record(took.as_secs_f64(), &attributes);
         }
         let mut by_topic = self.by_topic();
-        for (topic, records) in topics {
-            let sent = match by_topic.get_mut(topic) {
+        for Destination { physical, sent: new, .. } in topics {
+            let sent = match by_topic.get_mut(physical) {
                 Some(sent) => sent,
-                None => by_topic.entry(topic.clone()).or_default(),
+                None => by_topic.entry(physical.clone()).or_default(),
             };
-            match acknowledged_after {
-                Some(_) => sent.acknowledged += records,
-                None => sent.failed += records,
-            }
+            sent.acknowledged += new.acknowledged;
+            sent.failed += new.failed;
         }
     }
 
@@ -172,7 +186,8 @@ impl RelayStatus {
         self.published.load(Ordering::Relaxed)
     }
 
-    /// How long rows have been waiting without any acknowledgement.
+    /// How long rows have been waiting without any acknowledgement, or for how long one has been refused, although others were
+    /// acknowledged. It goes on where the instance steps aside, until the rows are gone.
     pub fn waiting(&self) -> Duration {
         match self.waiting_since_ms.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -181,16 +196,39 @@ impl RelayStatus {
     }
 
     fn sent(&self, rows: usize) {
-        if self.in_flight.fetch_add(rows, Ordering::Relaxed) == 0 {
-            self.waiting_since_ms.store(Timestamp::now().as_millisecond(), Ordering::Relaxed);
+        self.in_flight.fetch_add(rows, Ordering::Relaxed);
+        if self.waiting_since_ms.load(Ordering::Relaxed) == 0 {
+            self.waits_from_now();
         }
     }
 
+    /// So many rows are not in flight any more, and so many of them were published; the others wait as before.
     fn settled(&self, rows: usize, published: usize) {
-        let rest = self.in_flight.fetch_sub(rows, Ordering::Relaxed) - rows;
+        self.in_flight.fetch_sub(rows, Ordering::Relaxed);
         self.published.fetch_add(published, Ordering::Relaxed);
-        let since = if rest == 0 { 0 } else { Timestamp::now().as_millisecond() };
-        self.waiting_since_ms.store(since, Ordering::Relaxed);
+    }
+
+    /// Rows are acknowledged: what is still in flight waits from now on.
+    fn flows(&self) {
+        if self.in_flight() == 0 {
+            self.nothing_waits();
+        } else {
+            self.waits_from_now();
+        }
+    }
+
+    fn waits_from_now(&self) {
+        self.waiting_since_ms.store(Timestamp::now().as_millisecond(), Ordering::Relaxed);
+    }
+
+    fn nothing_waits(&self) {
+        self.waiting_since_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// This instance leads from now on, or not any more: then its rows are left to others, and wait until these publish them.
+    fn leads(&self, is_leading: bool) {
+        self.in_flight.store(0, Ordering::Relaxed);
+        self.leading.store(is_leading, Ordering::Relaxed);
     }
 }
 
@@ -201,12 +239,20 @@ pub struct Relay {
     settings: Settings,
     wake: Wake,
     status: Arc<RelayStatus>,
+    patience: Duration,
 }
 
 impl Relay {
     /// A relay that [`Relay::start`] sets going.
     pub fn new(db: PgPool, settings: Settings, wake: Wake) -> Self {
-        Self { db, settings, wake, status: Arc::default() }
+        Self { db, settings, wake, status: Arc::default(), patience: PATIENCE }
+    }
+
+    /// Has it step aside sooner than after half a minute without an acknowledgement; for tests.
+    #[must_use]
+    pub fn patient_for(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// What it is doing.
@@ -221,19 +267,28 @@ impl Relay {
 
     /// Publishes until `shutdown`, then what is still there, within the drain bound.
     pub async fn start(self, shutdown: CancellationToken) -> Result<(), Failure> {
+        let mut aside = Duration::ZERO;
         loop {
             // As a standby, wait for the lock; a shutdown ends that at once: another instance leads.
             let leadership = tokio::select! {
-                leadership = self.stand_by() => leadership,
+                leadership = self.stand_by(aside) => leadership,
                 () = shutdown.cancelled() => return Ok(()),
             };
-            self.status.leading.store(true, Ordering::Relaxed);
-            let ended = self.lead(leadership, &shutdown).await;
-            self.status.leading.store(false, Ordering::Relaxed);
-            match ended {
-                Ok(()) => return Ok(()),
-                Err(failure) => tracing::warn!(%failure, "the relay steps down and tries again"),
-            }
+            self.status.leads(true);
+            let left = self.lead(leadership, &shutdown).await;
+            self.status.leads(false);
+            aside = match left {
+                Ok(Left::Stopped) => return Ok(()),
+                Ok(Left::Stuck) => {
+                    let waiting_s = self.status.waiting().as_secs();
+                    tracing::warn!(waiting_s, "Kafka acknowledges nothing; the relay steps aside for another instance");
+                    STEPS_ASIDE
+                }
+                Err(failure) => {
+                    tracing::warn!(%failure, "the relay steps down and tries again");
+                    Duration::ZERO
+                }
+            };
             if shutdown.is_cancelled() {
                 return Ok(());
             }

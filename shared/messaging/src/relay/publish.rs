@@ -1,72 +1,58 @@
 //! The active relay: read, send, await acknowledgements, delete.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::Producer as _;
 use rdkafka::util::Timeout;
-use rdkafka::{ClientContext, Statistics};
+use sqlx::PgPool;
 use sqlx::postgres::PgListener;
-use sqlx::{PgPool, Row as _};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::acknowledged::Acknowledged;
+use super::batch::{Batch, Ended, Pending};
 use super::horizon::Horizon;
 use super::leader::{BEAT, CHANNEL, Leadership};
-use super::{Relay, RelayStatus, Wake};
+use super::producer::{Producer, Watched};
+use super::{Relay, RelayStatus, Wake, reading};
 use crate::crash_point;
 use crate::failure::Failure;
 #[cfg(feature = "fault-injection")]
 use crate::fault::{self, Guard};
-use crate::kafka;
-use crate::outbox::{Row, decode_headers};
 use crate::settings::{MANY, Settings};
-use crate::trace::Sending;
 
 /// How long sending pauses after a delivery error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
 
+/// How long topics that have refused a row are left alone: each try costs a producer where it fails, and others wait for it.
+const TRIED_EVERY: Duration = Duration::from_secs(3);
+
 /// How long the same error is not told again.
 const TOLD_AGAIN: Duration = Duration::from_secs(30);
 
-/// How many statistics in a row must show no broker: while a client bootstraps again, one may.
-const STRANDED: u32 = 2;
-
-/// A row to send.
-struct Pending {
-    id: i64,
-    row: Arc<Row>,
-    /// Its headers are what the outbox writes.
-    is_readable: bool,
-}
-
-/// How one batch of rows ended.
-struct Settled {
-    ids: Vec<i64>,
-    /// How many rows there were for each topic on the broker.
-    topics: Vec<(String, u64)>,
-    /// How long the acknowledgements took; or what became of a row that was not acknowledged.
-    acknowledged: Result<Duration, String>,
+/// Why an instance leads no longer.
+pub(super) enum Left {
+    /// It was told to stop.
+    Stopped,
+    /// Kafka has not answered for too long: another may fare better.
+    Stuck,
 }
 
 impl Relay {
-    /// Publishes until shutdown (`Ok`) or until the database or the lock is lost (`Err`).
-    pub(super) async fn lead(&self, mut leadership: Leadership, shutdown: &CancellationToken) -> Result<(), Failure> {
+    /// Publishes until shutdown or until it makes no progress (`Ok`), or until the database or the lock is lost (`Err`).
+    pub(super) async fn lead(&self, mut leadership: Leadership, shutdown: &CancellationToken) -> Result<Left, Failure> {
         let mut listener = PgListener::connect_with(&self.db).await?;
         listener.listen(CHANNEL).await?;
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut poll = tokio::time::interval(self.settings.relay_poll);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sender = Sender::new(&self.settings, &self.status, &self.db, &self.wake)?;
+        let mut sender = Sender::new(&self.settings, &self.status, &self.db, &self.wake);
         let mut drain_until: Option<Instant> = None;
         loop {
             let more = sender.fill().await?;
@@ -77,10 +63,10 @@ impl Relay {
                 // The drain has one bound: flushing gets what is left of it.
                 sender.close(until.saturating_duration_since(Instant::now())).await;
                 leadership.resign().await;
-                return Ok(());
+                return Ok(Left::Stopped);
             }
             tokio::select! {
-                Some(settled) = sender.batches.next(), if !sender.batches.is_empty() => sender.settle(settled).await?,
+                Some(ended) = sender.batches.next(), if !sender.batches.is_empty() => sender.settle(ended).await?,
                 deleted = sender.acknowledged.delete() => deleted?,
                 // What it is told is taken when there is room for it.
                 () = self.wake.notified() => {}
@@ -89,11 +75,17 @@ impl Relay {
                     notified?;
                     sender.unread |= self.settings.relay_wake;
                 }
-                _ = poll.tick() => {
-                    sender.unread = true;
-                    sender.see_to_the_producer().await?;
+                _ = poll.tick() => sender.unread = true,
+                _ = beat.tick() => {
+                    leadership.beat().await?;
+                    sender.look_after().await?;
+                    if drain_until.is_none() && sender.unanswered_for() > self.patience {
+                        // Before the lock is free: what this one still holds must not come after what the next one sends.
+                        sender.discard().await?;
+                        leadership.resign().await;
+                        return Ok(Left::Stuck);
+                    }
                 }
-                _ = beat.tick() => leadership.beat().await?,
                 () = shutdown.cancelled(), if drain_until.is_none() => {
                     drain_until = Some(Instant::now() + self.settings.drain);
                     sender.unread = true;
@@ -103,7 +95,7 @@ impl Relay {
     }
 }
 
-type Batches = FuturesUnordered<BoxFuture<'static, Settled>>;
+type Batches = FuturesUnordered<BoxFuture<'static, Ended>>;
 
 /// The producer and what it has in flight.
 struct Sender<'a> {
@@ -111,69 +103,93 @@ struct Sender<'a> {
     status: &'a Arc<RelayStatus>,
     db: &'a PgPool,
     wake: &'a Wake,
-    producer: FutureProducer<Context>,
-    /// How many statistics in a row showed no broker.
-    stranded: Arc<AtomicU32>,
+    /// None from when it was discarded until something may be sent again.
+    producer: Option<Watched>,
     batches: Batches,
+    /// Rows that the producer had no room for; they are sent before any other.
+    unsent: Vec<Pending>,
     acknowledged: Acknowledged,
-    /// Which rows were read: they are in flight, acknowledged or gone.
+    /// Which rows were read: they are in flight, acknowledged or gone, or wait with their topic.
     horizon: Horizon,
     /// Whether there may be rows that were not read: after a commit, a poll, or a reading that was cut off.
     unread: bool,
     rows_in_flight: usize,
+    /// Topics that have refused a row; the first is tried next. Their rows wait, others don't.
+    refusing: VecDeque<Cow<'static, str>>,
+    /// The topic that is being tried: its first row is in flight, and no other one.
+    on_trial: Option<Cow<'static, str>>,
+    /// When the next one is tried.
+    trial_at: Instant,
+    /// Since when rows wait without any answer from Kafka.
+    unanswered_since: Option<Instant>,
     /// Until when nothing is sent: after a delivery error, or after a batch of many for the next one to grow.
     waits_until: Option<Instant>,
-    /// The delivery error that was told last, and when; none since the last batch that was acknowledged.
+    /// The delivery error that was told last, and when; none since everything was acknowledged.
     complaint: Option<(String, Instant)>,
 }
 
 impl<'a> Sender<'a> {
-    fn new(
-        settings: &'a Settings,
-        status: &'a Arc<RelayStatus>,
-        db: &'a PgPool,
-        wake: &'a Wake,
-    ) -> Result<Self, Failure> {
-        let stranded = Arc::default();
-        Ok(Self {
+    fn new(settings: &'a Settings, status: &'a Arc<RelayStatus>, db: &'a PgPool, wake: &'a Wake) -> Self {
+        Self {
             settings,
             status,
             db,
             wake,
-            producer: new_producer(settings, status, &stranded)?,
-            stranded,
+            producer: None,
             batches: FuturesUnordered::new(),
+            unsent: Vec::new(),
             acknowledged: Acknowledged::new(db),
             horizon: Horizon::new(),
             unread: true,
             rows_in_flight: 0,
+            refusing: VecDeque::new(),
+            on_trial: None,
+            trial_at: Instant::now(),
+            unanswered_since: None,
             waits_until: None,
             complaint: None,
-        })
+        }
     }
 
     /// Reads and sends until nothing is left or enough is in flight. True where rows may be left.
     async fn fill(&mut self) -> Result<bool, Failure> {
-        if self.waits_until.is_some_and(|until| until > Instant::now()) {
+        if self.on_trial.is_some() || self.waits_until.is_some_and(|until| until > Instant::now()) {
             return Ok(true);
         }
         self.waits_until = None;
+        // It connects before there is anything to send.
+        self.producer()?;
+        let is_crowded = self.horizon.is_crowded();
+        if is_crowded || self.is_trial_due() {
+            if !self.batches.is_empty() {
+                return Ok(true);
+            }
+            if !is_crowded {
+                return self.try_again().await.map(|()| true);
+            }
+            self.start_over().await?;
+        }
         while self.batches.len() < self.settings.relay_in_flight {
-            let handed_over = self.handed_over();
-            if !handed_over.is_empty() {
-                self.send(handed_over);
+            let unsent = std::mem::take(&mut self.unsent);
+            let next = if unsent.is_empty() { self.handed_over() } else { unsent };
+            if !next.is_empty() {
+                self.send(next)?;
             } else if self.unread {
                 let rows = self.read().await?;
                 // A short reading has found everything; what was committed meanwhile has left a wake-up.
                 self.unread = rows.len() >= self.settings.relay_batch;
-                if !rows.is_empty() {
-                    self.send(rows);
+                if rows.is_empty() && self.batches.is_empty() {
+                    self.found_nothing();
                 }
+                self.send(rows)?;
             } else {
                 break;
             }
+            if !self.unsent.is_empty() {
+                break;
+            }
         }
-        Ok(self.unread)
+        Ok(self.unread || !self.unsent.is_empty())
     }
 
     /// The rows that commits of this process handed over, where they are the very next ones; else all is read.
@@ -198,173 +214,185 @@ impl<'a> Sender<'a> {
         news.rows.into_iter().map(|(id, row)| Pending { id, row, is_readable: true }).collect()
     }
 
-    /// The next rows that were not read yet, in order, as one statement and so of one snapshot: where a row of a key is
-    /// seen, the earlier ones of that key are.
     async fn read(&mut self) -> Result<Vec<Pending>, Failure> {
-        let begun = Instant::now();
-        let (from, to) = self.horizon.gaps();
-        let rows = sqlx::query(
-            "select id, topic, key, headers, payload from ( \
-                 select o.* from unnest($1::bigint[], $2::bigint[]) as gap (low, high) \
-                 cross join lateral (select * from outbox where id between gap.low and gap.high order by id limit $4) o \
-                 union all \
-                 (select * from outbox where id > $3 order by id limit $4) \
-             ) unread order by id limit $4",
-        )
-        .bind(from)
-        .bind(to)
-        .bind(self.horizon.highest())
-        .bind(i64::try_from(self.settings.relay_batch).unwrap_or(i64::MAX))
-        .fetch_all(self.db)
-        .await?;
-        let rows: Vec<Pending> = rows
-            .iter()
-            .map(|row| {
-                let headers = decode_headers(row.try_get(3)?);
-                let is_readable = headers.is_some();
-                let bytes =
-                    |column: usize| Ok::<_, Failure>(row.try_get::<Option<Vec<u8>>, _>(column)?.map(Bytes::from));
-                let new = Row {
-                    topic: row.try_get::<String, _>(1)?.into(),
-                    key: bytes(2)?,
-                    headers: headers.unwrap_or_default(),
-                    value: bytes(4)?,
-                };
-                Ok(Pending { id: row.try_get(0)?, row: Arc::new(new), is_readable })
-            })
-            .collect::<Result<_, Failure>>()?;
+        let rows = reading::unread(self.db, &self.horizon, self.settings.relay_batch).await?;
         let whole = rows.len() < self.settings.relay_batch;
-        self.horizon.read((begun, Instant::now()), rows.iter().map(|row| row.id), whole);
+        self.horizon.read(rows.iter().map(|row| row.id), whole);
         Ok(rows)
     }
 
-    /// Hands all rows to the producer, in order, before any acknowledgement is awaited.
-    fn send(&mut self, rows: Vec<Pending>) {
-        let mut ids = Vec::with_capacity(rows.len());
-        let mut deliveries = Vec::with_capacity(rows.len());
-        let mut refused = None;
-        crash_point!(BeforeProduce);
-        let mut topics: Vec<(Cow<'static, str>, String, u64)> = Vec::new();
-        let started = Instant::now();
-        for Pending { id, row, is_readable } in rows {
-            ids.push(id);
-            let known = topics.iter().position(|(logical, ..)| *logical == row.topic);
-            let known = known.unwrap_or_else(|| {
-                topics.push((row.topic.clone(), self.settings.physical(&row.topic), 0));
-                topics.len() - 1
-            });
-            let (_, topic, count) = &mut topics[known];
-            *count += 1;
-            if refused.is_some() {
-                continue;
-            }
-            let sent = if is_readable {
-                enqueue(&self.producer, topic, &row)
-            } else {
-                Err("its headers are not what the outbox writes".to_owned())
-            };
-            match sent {
-                Ok(sent) => deliveries.push(sent),
-                Err(error) => refused = Some(format!("outbox row {id}: {error}")),
-            }
+    /// Nothing is in flight, and nothing was to be read.
+    fn found_nothing(&mut self) {
+        if self.refusing.is_empty() {
+            self.unanswered_since = None;
+            self.status.nothing_waits();
         }
-        let topics = topics.into_iter().map(|(_, topic, count)| (topic, count)).collect();
-        self.rows_in_flight += ids.len();
-        self.status.sent(ids.len());
+    }
+
+    fn is_trial_due(&self) -> bool {
+        !self.refusing.is_empty() && self.trial_at <= Instant::now() && self.unsent.is_empty()
+    }
+
+    /// Sends the first row of a topic that has refused one, alone: where it is refused again, it takes no other one with it, and none
+    /// of its topic comes before it. Nothing is in flight.
+    async fn try_again(&mut self) -> Result<(), Failure> {
+        let Some(topic) = self.refusing.pop_front() else { return Ok(()) };
+        let Some(first) = reading::first_of(self.db, &topic).await? else {
+            // Somebody has removed it.
+            return self.start_over().await;
+        };
+        self.on_trial = Some(topic);
+        self.send(vec![first])
+    }
+
+    /// The producer; a new one after the last one was discarded.
+    fn producer(&mut self) -> Result<&Producer, Failure> {
+        let watched = match self.producer.take() {
+            Some(watched) => watched,
+            None => Watched::new(self.settings, self.status)?,
+        };
+        Ok(&self.producer.insert(watched).producer)
+    }
+
+    /// Hands rows to the producer, in order, before any acknowledgement is awaited. Those of topics that refuse one wait.
+    fn send(&mut self, mut rows: Vec<Pending>) -> Result<(), Failure> {
+        if !self.refusing.is_empty() {
+            rows.retain(|pending| !self.refusing.contains(&pending.row.topic));
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        crash_point!(BeforeProduce);
+        let (settings, is_alone) = (self.settings, self.batches.is_empty());
+        let (batch, unsent) = Batch::hand(rows, self.producer()?, settings, is_alone);
+        self.unsent = unsent;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.unanswered_since.get_or_insert_with(Instant::now);
+        self.rows_in_flight += batch.ids().len();
+        self.status.sent(batch.ids().len());
         #[cfg(feature = "fault-injection")]
         let db = self.db.clone();
         self.batches.push(Box::pin(async move {
             #[cfg(feature = "fault-injection")]
-            delete_early(&ids, &db).await;
+            delete_early(batch.ids(), &db).await;
             crash_point!(AfterProduce);
-            // The last first: the others are acknowledged meanwhile, and none of them wakes this task.
-            for (delivery, span) in deliveries.into_iter().rev() {
-                let acknowledged = match delivery.await {
-                    Ok(Ok(delivery)) => Ok((delivery.partition, delivery.offset)),
-                    Ok(Err((error, message))) => {
-                        Err(format!("{}: {error}", rdkafka::message::Message::topic(&message)))
-                    }
-                    Err(_) => Err("the producer was discarded".to_owned()),
-                };
-                if let Some(span) = span {
-                    span.end(acknowledged.as_ref().map(|place| *place).map_err(String::as_str));
-                }
-                if let Err(error) = acknowledged {
-                    return Settled { ids, topics, acknowledged: Err(error) };
-                }
-            }
-            let acknowledged = refused.map_or_else(|| Ok(started.elapsed()), Err);
-            Settled { ids, topics, acknowledged }
+            batch.ended().await
         }));
+        Ok(())
     }
 
-    /// Takes a batch that has ended off what is in flight.
-    fn ended(&mut self, settled: Settled) -> Result<(), String> {
-        let Settled { ids, topics, acknowledged } = settled;
-        self.status.sending_ended(acknowledged.as_ref().ok().copied(), &topics);
-        self.status.settled(ids.len(), if acknowledged.is_ok() { ids.len() } else { 0 });
-        self.rows_in_flight -= ids.len();
-        let rest = acknowledged.as_ref().ok().and_then(|took| rest_after(ids.len(), *took, self.settings));
+    /// Takes a batch that has ended off what is in flight. What was acknowledged of it is to be deleted, whatever became of the
+    /// rest: with what is wrong with it, where not all was.
+    fn ended(&mut self, batch: Ended) -> Result<(), String> {
+        let took = batch.error.is_none().then_some(batch.took);
+        self.status.sending_ended(took, &batch.topics);
+        self.status.settled(batch.rows, batch.acknowledged.len());
+        self.rows_in_flight -= batch.rows;
+        if !batch.acknowledged.is_empty() || batch.topics.iter().any(|topic| topic.refuses) {
+            self.unanswered_since = (self.rows_in_flight > 0).then(Instant::now);
+        }
+        if !batch.acknowledged.is_empty() {
+            self.acknowledged.add(batch.acknowledged);
+        }
+        if let Some(error) = batch.error {
+            batch.topics.into_iter().filter(|topic| topic.refuses).for_each(|topic| self.refuses(topic.logical));
+            return Err(error);
+        }
+        let rest = rest_after(batch.rows, batch.took, self.settings);
         self.waits_until = rest.map(|rest| Instant::now() + rest);
-        acknowledged.map(|_| self.acknowledged.add(ids))
+        Ok(())
     }
 
-    async fn settle(&mut self, settled: Settled) -> Result<(), Failure> {
-        let Err(error) = self.ended(settled) else {
+    async fn settle(&mut self, batch: Ended) -> Result<(), Failure> {
+        if let Err(error) = self.ended(batch) {
+            return self.give_up(error).await;
+        }
+        if self.on_trial.take().is_some() {
+            // The rows of its topic that were waiting are read again.
+            self.start_over().await?;
+        }
+        if self.refusing.is_empty() {
             self.complaint = None;
-            return Ok(());
-        };
+            self.status.flows();
+        }
+        Ok(())
+    }
+
+    /// Has the rows of a topic wait.
+    fn refuses(&mut self, topic: Cow<'static, str>) {
+        if !self.refusing.contains(&topic) {
+            self.refusing.push_back(topic);
+        }
+    }
+
+    /// Discards the producer for this reason and goes on at the first row that is still there, but for the topics that refuse one.
+    async fn give_up(&mut self, error: String) -> Result<(), Failure> {
         let again = self.complaint.as_ref().is_some_and(|(told, at)| *told == error && at.elapsed() < TOLD_AGAIN);
         if !again {
-            tracing::warn!(error, "a row was not acknowledged; the producer is replaced");
+            tracing::warn!(error, "rows are not acknowledged; the producer is replaced");
             self.complaint = Some((error, Instant::now()));
         }
-        self.replace_producer().await
-    }
-
-    /// A producer that has lost every broker holds its rows forever: no error tells of it, and no time-out ends it.
-    async fn see_to_the_producer(&mut self) -> Result<(), Failure> {
-        if self.stranded.load(Ordering::Relaxed) < STRANDED {
+        self.discard().await?;
+        self.trial_at = Instant::now() + TRIED_EVERY;
+        if let Some(topic) = self.on_trial.take() {
+            // Nothing else was in flight.
+            self.refuses(topic);
             return Ok(());
         }
-        tracing::error!("the producer knows no broker any more; it is replaced");
-        self.replace_producer().await
+        self.waits_until = Some(Instant::now() + AFTER_ERROR);
+        self.start_over().await
     }
 
-    /// Discards the producer with everything that it holds, and goes on at the first row that is still there.
-    async fn replace_producer(&mut self) -> Result<(), Failure> {
-        // A counter of its own: the old client may still speak.
-        self.stranded = Arc::default();
-        let new = new_producer(self.settings, self.status, &self.stranded)?;
-        let old = std::mem::replace(&mut self.producer, new);
-        old.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-        // Dropping blocks until the background thread has ended.
-        tokio::task::spawn_blocking(move || drop(old)).await.ok();
-        while let Some(settled) = self.batches.next().await {
-            // What was not acknowledged is read again.
-            self.ended(settled).ok();
+    /// What is seen to once a beat: how the producer fares, and which gaps nobody can fill any more.
+    async fn look_after(&mut self) -> Result<(), Failure> {
+        if self.rows_in_flight > 0 && self.producer.as_mut().is_some_and(Watched::is_answered) {
+            self.unanswered_since = Some(Instant::now());
         }
+        if let Some(reason) = self.producer.as_mut().and_then(Watched::is_lost) {
+            self.give_up(reason).await?;
+        }
+        if self.horizon.has_gaps() {
+            let writers = reading::writers(self.db).await?;
+            self.unread |= self.horizon.written_by(writers);
+        }
+        Ok(())
+    }
+
+    /// For how long rows have been waiting without any answer from Kafka.
+    fn unanswered_for(&self) -> Duration {
+        self.unanswered_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Discards the producer with everything that it holds. What was acknowledged until then is deleted.
+    async fn discard(&mut self) -> Result<(), Failure> {
+        if let Some(Watched { producer, .. }) = self.producer.take() {
+            producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+            // Dropping blocks until the background thread has ended.
+            tokio::task::spawn_blocking(move || drop(producer)).await.ok();
+        }
+        while let Some(batch) = self.batches.next().await {
+            self.ended(batch).ok();
+        }
+        self.acknowledged.delete_now().await
+    }
+
+    /// Reads again from the first row that is still there; nothing is in flight.
+    async fn start_over(&mut self) -> Result<(), Failure> {
         // What was is not to be.
         self.acknowledged.delete_now().await?;
         self.horizon = Horizon::new();
+        self.unsent.clear();
         self.unread = true;
-        self.waits_until = Some(Instant::now() + AFTER_ERROR);
         Ok(())
     }
 
     async fn close(self, bound: Duration) {
-        let producer = self.producer.clone();
+        let Some(Watched { producer, .. }) = self.producer else { return };
         let flushed = tokio::task::spawn_blocking(move || producer.flush(Timeout::After(bound))).await;
         if let Ok(Err(error)) = flushed {
             tracing::warn!(%error, "not everything was flushed; the rows are still in the outbox");
-        }
-    }
-}
-
-impl Drop for Sender<'_> {
-    fn drop(&mut self) {
-        if self.rows_in_flight > 0 {
-            self.status.settled(self.rows_in_flight, 0);
         }
     }
 }
@@ -392,60 +420,6 @@ async fn delete_early(ids: &[i64], db: &PgPool) {
     if let Err(error) = sqlx::query("delete from outbox where id = any($1)").bind(ids).execute(db).await {
         tracing::warn!(%error, "rows are not deleted early");
     }
-}
-
-/// The producer's context: sees whether there is a broker to send to, and counts requests.
-struct Context {
-    stranded: Arc<AtomicU32>,
-    status: Arc<RelayStatus>,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        kafka::log_producer(level, facility, message);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.status.requests().learn(&statistics);
-        if kafka::is_stranded(&statistics) {
-            self.stranded.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.stranded.store(0, Ordering::Relaxed);
-        }
-    }
-}
-
-fn new_producer(
-    settings: &Settings,
-    status: &Arc<RelayStatus>,
-    stranded: &Arc<AtomicU32>,
-) -> Result<FutureProducer<Context>, Failure> {
-    // Whatever was counted before was another client's.
-    status.requests().client_replaced();
-    let context = Context { stranded: Arc::clone(stranded), status: Arc::clone(status) };
-    kafka::producer(settings).create_with_context(context).map_err(|error| Failure::outage("relay.producer", error))
-}
-
-#[allow(clippy::disallowed_methods)] // The relay is the one place that sends.
-fn enqueue(
-    producer: &FutureProducer<Context>,
-    topic: &str,
-    row: &Row,
-) -> Result<(rdkafka::producer::DeliveryFuture, Option<Sending>), String> {
-    let mut kafka_headers = OwnedHeaders::new_with_capacity(row.headers.len());
-    for (name, value) in &row.headers {
-        kafka_headers = kafka_headers.insert(KafkaHeader { key: name, value: value.as_deref() });
-    }
-    let span = Sending::begin(&row.topic, row.key.as_deref(), &row.headers);
-    let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(kafka_headers);
-    if let Some(key) = &row.key {
-        record = record.key(key);
-    }
-    if let Some(value) = &row.value {
-        record = record.payload(value);
-    }
-    let delivery = producer.send_result(record).map_err(|(error, _)| error.to_string())?;
-    Ok((delivery, span))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::inbox::{self, Claim, Claimed, Outcome, Takes};
 use crate::machine::RecordId;
 use crate::outbox::Outgoing;
 use crate::record::Record;
-use crate::retry::{self, Failing, Verdict};
+use crate::retry::{self, Verdict};
 use crate::settings::AfterDeadLetter;
 use crate::standing;
 use crate::trace::{self, Step, Trail};
@@ -204,8 +204,8 @@ impl<H: Handler> Transactor<H> {
             if behind_another {
                 sorted.held.push(arrival);
             } else if let Some(failure) = self.failure_of(task, known_failures, now) {
-                let verdict = retry::decide(&self.settings, &failure, Failing::of(arrival, now), rand::random());
-                if self.blocks_its_key(verdict) {
+                let (failure, verdict) = retry::decide_on(&self.settings, arrival, failure, now, rand::random());
+                if self.blocks_its_key(arrival, verdict) {
                     blocked_here.extend(arrival.order_key());
                 }
                 sorted.failed.push((arrival, failure, verdict));
@@ -240,10 +240,13 @@ impl<H: Handler> Transactor<H> {
         }
     }
 
-    pub(super) fn blocks_its_key(&self, verdict: Verdict) -> bool {
+    /// Whether later events of its key wait. A key that can't be blocked goes on without the event.
+    pub(super) fn blocks_its_key(&self, arrival: &Arrival<H::Event>, verdict: Verdict) -> bool {
         match verdict {
             Verdict::Retry { .. } => true,
-            Verdict::Dead(_) => self.settings.after_dead_letter == AfterDeadLetter::Hold,
+            Verdict::Dead(_) => {
+                self.settings.after_dead_letter == AfterDeadLetter::Hold && retry::can_be_blocked(&arrival.record)
+            }
         }
     }
 
@@ -329,17 +332,17 @@ impl<H: Handler> Transactor<H> {
     ) -> Result<(), Undone> {
         let mut heads: Vec<_> = failed
             .iter()
+            .filter(|(arrival, _, verdict)| self.blocks_its_key(arrival, *verdict))
             .filter_map(|(arrival, _, verdict)| Some((arrival.order_key()?, arrival.identity, *verdict)))
             .collect();
         heads.sort_by(|a, b| a.0.cmp(&b.0));
         for (key, head, verdict) in heads {
             match verdict {
                 Verdict::Retry { due, .. } => blocked::block(db, &key, head, due).await?,
-                Verdict::Dead(_) if self.blocks_its_key(verdict) => {
+                Verdict::Dead(_) => {
                     blocked::block(db, &key, head, Timestamp::UNIX_EPOCH).await?;
                     blocked::set_state(db, &key, State::Parked).await?;
                 }
-                Verdict::Dead(_) => {}
             }
         }
         Ok(())
@@ -357,7 +360,7 @@ impl<H: Handler> Transactor<H> {
             return Ok(());
         }
         let decided = sorted.items.iter().map(|item| item.event_id);
-        let given_up = sorted.failed.iter().filter(|(_, _, verdict)| !self.blocks_its_key(*verdict));
+        let given_up = sorted.failed.iter().filter(|(arrival, _, verdict)| !self.blocks_its_key(arrival, *verdict));
         let settled: HashSet<EventId> =
             decided.chain(given_up.map(|(arrival, _, _)| arrival.identity.event_id)).collect();
         let mut freed: Vec<&OrderKey> =

@@ -21,7 +21,7 @@ use crate::inbox::{self, Claim, Takes};
 use crate::machine::RecordId;
 use crate::outbox::Outgoing;
 use crate::record::Record;
-use crate::retry::{self, Failing, Verdict};
+use crate::retry::{self, Verdict};
 use crate::settings::Settings;
 use crate::trace::{self, Step, Trail};
 
@@ -197,10 +197,11 @@ impl<H: Handler> Transactor<H> {
         counts: &mut Counts,
     ) -> Result<FailedRelease, Undone> {
         let arrival = &*task.arrival;
-        let verdict = retry::decide(&self.settings, &failure, Failing::of(arrival, now), rand::random());
+        let (failure, verdict) = retry::decide_on(&self.settings, arrival, failure, now, rand::random());
         let outcome = outcome_of(&failure, verdict);
         self.record_failures(db, &[(arrival, failure, verdict)], out, now).await?;
         counts.failed.push((task.id, verdict));
+        let stopped = self.blocks_its_key(arrival, verdict);
         match verdict {
             Verdict::Retry { due, .. } => {
                 counts.retried = 1;
@@ -208,13 +209,13 @@ impl<H: Handler> Transactor<H> {
             }
             Verdict::Dead(_) => {
                 counts.dead = 1;
-                if self.blocks_its_key(verdict) {
+                if stopped {
                     blocked::replace_head(db, key, arrival.identity, now).await?;
                     blocked::set_state(db, key, State::Parked).await?;
                 }
             }
         }
-        Ok(FailedRelease { stopped: self.blocks_its_key(verdict), outcome })
+        Ok(FailedRelease { stopped, outcome })
     }
 }
 

@@ -19,33 +19,38 @@ use testkit::eventually;
 
 use crate::rig::{BOUND, Ledger, Rig, placed_for};
 
-type Event = contracts::orders::OrderEvent;
+pub type Event = contracts::orders::OrderEvent;
 
 /// A group whose batches a test puts together by hand.
-struct Hand {
-    rig: Rig,
+pub struct Hand {
+    pub rig: Rig,
     transactor: Transactor<Ledger>,
     offset: i64,
 }
 
 impl Hand {
     async fn new(held_per_key: usize) -> Result<Self> {
+        Self::with(|settings| settings.held_per_key = held_per_key).await
+    }
+
+    pub async fn with(set_up: impl FnOnce(&mut Settings)) -> Result<Self> {
         // Retries are due at once.
         let rig = Rig::new(&[0, 0]).await?;
-        let settings = Settings { held_per_key, ..rig.settings.clone() };
+        let mut settings = rig.settings.clone();
+        set_up(&mut settings);
         let transactor = Transactor::new(Arc::new(Ledger), rig.db.pool.clone(), Arc::new(settings));
         Ok(Self { rig, transactor, offset: 0 })
     }
 
     /// A fresh event of an order.
-    fn placed(&mut self, order: OrderId, method: &str) -> Result<Task<Event, ()>> {
+    pub fn placed(&mut self, order: OrderId, method: &str) -> Result<Task<Event, ()>> {
         let (now, trace) = (Timestamp::now(), TraceParent::new_root());
         let (headers, value) = envelope::encode(&placed_for(order, method), EventId::new(), "/test", now, None, trace)?;
         let key = Some(order.to_string().into());
         Ok(self.task("orders", None, key, headers, Some(value)))
     }
 
-    fn task(
+    pub fn task(
         &mut self,
         topic: &str,
         own_tier: Option<usize>,
@@ -67,7 +72,7 @@ impl Hand {
     }
 
     /// What waits in the outbox for one of the group's own topics, taken from it as the relay and the broker would.
-    async fn take(&mut self, tier: usize) -> Result<Vec<Task<Event, ()>>> {
+    pub async fn take(&mut self, tier: usize) -> Result<Vec<Task<Event, ()>>> {
         let topic = format!("ledger.retry.{tier}");
         let rows = sqlx::query("delete from outbox where topic = $1 returning id, key, headers, payload")
             .bind(&topic)
@@ -87,7 +92,7 @@ impl Hand {
         Ok(tasks)
     }
 
-    async fn take_one(&mut self, tier: usize) -> Result<Task<Event, ()>> {
+    pub async fn take_one(&mut self, tier: usize) -> Result<Task<Event, ()>> {
         let mut tasks = self.take(tier).await?;
         anyhow::ensure!(tasks.len() == 1, "{} records on tier {tier}", tasks.len());
         tasks.pop().context("one record")
@@ -99,20 +104,20 @@ impl Hand {
         self.task(&topic, Some(tier), key, headers, value)
     }
 
-    async fn run(&self, tasks: Vec<Task<Event, ()>>) -> Report<Event, ()> {
+    pub async fn run(&self, tasks: Vec<Task<Event, ()>>) -> Report<Event, ()> {
         self.transactor.run(tasks).await
     }
 
-    async fn applied(&self) -> Result<Vec<(EventId, i32)>> {
+    pub async fn applied(&self) -> Result<Vec<(EventId, i32)>> {
         Ok(self.rig.applied().await?.into_iter().map(|applied| (applied.event_id, applied.attempt)).collect())
     }
 
-    async fn count(&self, statement: &'static str) -> Result<i64> {
+    pub async fn count(&self, statement: &'static str) -> Result<i64> {
         Ok(sqlx::query_scalar(statement).fetch_one(&self.rig.db.pool).await?)
     }
 }
 
-fn event_id(task: &Task<Event, ()>) -> EventId {
+pub fn event_id(task: &Task<Event, ()>) -> EventId {
     task.arrival.identity.event_id
 }
 

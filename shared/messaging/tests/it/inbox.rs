@@ -60,6 +60,73 @@ async fn days_are_made_a_week_ahead_and_readiness_sees_it() -> Result<()> {
     Ok(())
 }
 
+/// Rows of these days, as many as may be moved at once and some more, where no partition is made for them.
+async fn dated_ahead(db: &PgPool, days: &[Date], rows: i64) -> Result<()> {
+    for day in days {
+        sqlx::query(
+            "insert into processed_events (day, event_id, outcome, attempt) \
+             select $1, gen_random_uuid(), 'retrying', 2 from generate_series(1, $2)",
+        )
+        .bind(day.to_sqlx())
+        .bind(rows)
+        .execute(db)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn rows_in(db: &PgPool, partition: &str, day: Date) -> Result<i64> {
+    let count = format!("select count(*) from {partition} where day = $1 and outcome = 'retrying' and attempt = 2");
+    Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(count)).bind(day.to_sqlx()).fetch_one(db).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_that_events_were_dated_for_before_it_was_made_is_made_with_them_in_it() -> Result<()> {
+    const ROWS: i64 = 12_345;
+    let rig = Rig::new(&[]).await?;
+    let db = &rig.db.pool;
+    let (tomorrow, far) = (days_ago(-1), days_ago(-400));
+    let name = format!("processed_events_{}", tomorrow.strftime("%Y%m%d"));
+    sqlx::query(sqlx::AssertSqlSafe(format!("drop table {name}"))).execute(db).await?;
+    dated_ahead(db, &[tomorrow, far], ROWS).await?;
+    let known = Identity { day: tomorrow, event_id: EventId::new() };
+    let claim = Claim { identity: known, attempt: 1, takes: Takes::Nothing };
+    assert_eq!(inbox::claim(&mut *db.acquire().await?, &[claim]).await?.ours.len(), 1);
+    assert!(!inbox::has_days_ahead(db).await?);
+
+    // Two instances at once: one moves, the other finds it done.
+    let (one, other) = tokio::join!(inbox::maintain(db, DAYS), inbox::maintain(db, DAYS));
+    let moved: Vec<_> = [one?, other?].into_iter().flat_map(|maintained| maintained.moved).collect();
+    let rows: usize = moved.iter().map(|(day, rows)| if *day == tomorrow { *rows } else { 0 }).sum();
+    assert_eq!(rows, usize::try_from(ROWS)? + 1, "{moved:?}");
+    assert!(inbox::has_days_ahead(db).await?);
+    assert_eq!(rows_in(db, &name, tomorrow).await?, ROWS);
+    assert_eq!(rows_in(db, "processed_events_default", far).await?, ROWS, "other days stay");
+    let left: i64 = sqlx::query_scalar("select count(*) from processed_events_default").fetch_one(db).await?;
+    assert_eq!(left, ROWS);
+    assert!(inbox::claim(&mut *db.acquire().await?, &[claim]).await?.ours.is_empty(), "what is known stays known");
+    assert_eq!(inbox::maintain(db, DAYS).await?.moved, vec![], "it is done once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_that_was_made_with_events_in_it_has_the_inbox_s_key_and_goes_like_any_other() -> Result<()> {
+    let rig = Rig::new(&[]).await?;
+    let db = &rig.db.pool;
+    let day = days_ago(1);
+    let name = format!("processed_events_{}", day.strftime("%Y%m%d"));
+    sqlx::query(sqlx::AssertSqlSafe(format!("drop table {name}"))).execute(db).await?;
+    dated_ahead(db, &[day], 1).await?;
+    assert_eq!(inbox::maintain(db, DAYS).await?.moved, vec![(day, 1)]);
+    let key = "select inhparent::regclass::text from pg_inherits where inhrelid = to_regclass($1)";
+    let key: String = sqlx::query_scalar(key).bind(format!("{name}_pkey")).fetch_one(db).await?;
+    assert_eq!(key, "processed_events_pkey");
+    assert_eq!(inbox::maintain(db, 0).await?.kept, vec![day], "its event is unfinished");
+    sqlx::query("update processed_events set outcome = 'done'").execute(db).await?;
+    assert_eq!(inbox::maintain(db, 0).await?.dropped, vec![day]);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_beyond_the_horizon_goes_only_when_nothing_in_it_is_unfinished() -> Result<()> {
     let rig = Rig::new(&[]).await?;

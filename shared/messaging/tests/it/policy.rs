@@ -1,12 +1,14 @@
 //! The retry policy of a subscription: its bound on the whole, failures that aren't retried, tries in place, lateness.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use contracts::orders::OrderEvent;
-use messaging::{Batch, Calls, Delivered, Failure, Handler, Settings};
+use messaging::failure::CallEffect;
+use messaging::{Batch, Calls, Delivered, Failed, Failure, Handler, Outgoing, Settings};
 use sqlx::PgConnection;
 use testkit::eventually;
 
@@ -117,5 +119,116 @@ async fn what_fails_in_place_too_goes_to_its_first_tier_and_is_then_tried_once_a
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_can_not_simply_be_repeated_is_not() -> Result<()> {
     assert_eq!(tried(1, false).await?, (2, 0, 2, 1));
+    Ok(())
+}
+
+/// How a call goes that is not answered.
+#[derive(Debug, Clone, Copy)]
+enum Ends {
+    /// Nothing comes, for longer than a call may take.
+    Never,
+    Panics,
+    /// The connection is cut behind the request.
+    Lost,
+    Busy,
+    Rejected,
+    Outage,
+}
+
+/// Its calls end like this, one after the other, and are answered from then on; what is told of failed attempts.
+#[derive(Default)]
+struct Doubtful {
+    ends: Mutex<VecDeque<Ends>>,
+    noted: Mutex<Vec<(String, CallEffect)>>,
+}
+
+struct DoubtfulCaller(Arc<Doubtful>);
+
+impl Handler for DoubtfulCaller {
+    type Event = OrderEvent;
+    type Plan = ();
+    type Answer = ();
+    const CALLS: Calls = Calls::BeforeTransaction;
+
+    async fn plan(
+        &self,
+        _db: &mut PgConnection,
+        events: &[Arc<Delivered<OrderEvent>>],
+    ) -> Result<Vec<Option<()>>, Failure> {
+        Ok(events.iter().map(|_| Some(())).collect())
+    }
+
+    async fn call(&self, _event: &Delivered<OrderEvent>, (): ()) -> Result<(), Failure> {
+        let next = self.0.ends.lock().expect("ends").pop_front();
+        match next {
+            None => Ok(()),
+            Some(Ends::Never) => std::future::pending().await,
+            Some(Ends::Panics) => panic!("as the test wants it"),
+            Some(Ends::Lost) => Err(Failure::retryable("outside.broken", "cut off").with_lost_call()),
+            Some(Ends::Busy) => Err(Failure::retryable("outside.429", "later")),
+            Some(Ends::Rejected) => Err(Failure::rejected("outside.400", "bad")),
+            Some(Ends::Outage) => Err(Failure::outage("outside.refused", "connection refused")),
+        }
+    }
+
+    fn again(&self, (): &()) -> Option<()> {
+        Some(())
+    }
+
+    async fn apply(&self, _batch: &mut Batch<'_, OrderEvent, ()>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn on_failed(
+        &self,
+        _db: &mut PgConnection,
+        failed: &[Failed<'_, OrderEvent>],
+        _out: &mut Outgoing,
+    ) -> Result<(), Failure> {
+        let noted = failed.iter().map(|failed| (failed.failure.class.clone(), failed.failure.effect));
+        self.0.noted.lock().expect("noted").extend(noted);
+        Ok(())
+    }
+}
+
+/// Runs one event whose calls end like this; answers with what was told of its first failed attempt.
+async fn first_noted(ends: &[Ends]) -> Result<(String, CallEffect)> {
+    let rig = Rig::new(&[100]).await?;
+    let settings = Settings {
+        retry_in_place: 2,
+        retry_in_place_pause: Duration::from_millis(5),
+        call_timeout: Duration::from_millis(800),
+        ..rig.settings.clone()
+    };
+    let rig = Rig { settings, ..rig };
+    let doubtful = Arc::new(Doubtful { ends: Mutex::new(ends.iter().copied().collect()), ..Doubtful::default() });
+    let instance = rig.start_with(DoubtfulCaller(Arc::clone(&doubtful)));
+    rig.publish(&placed("tok")).await?;
+    eventually("the event is done or given up", BOUND, async || {
+        let inbox = rig.inbox().await?;
+        ensure!(inbox.first().is_some_and(|(_, outcome, _)| outcome == "done" || outcome == "dead"), "{inbox:?}");
+        Ok(())
+    })
+    .await?;
+    instance.stop().await?;
+    let noted = doubtful.noted.lock().expect("noted").first().cloned();
+    noted.context("no failed attempt was told")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_given_up_or_panics_is_lost() -> Result<()> {
+    assert_eq!(first_noted(&[Ends::Never]).await?, ("call.timeout".to_owned(), CallEffect::Lost));
+    assert_eq!(first_noted(&[Ends::Panics]).await?, ("handler.panic".to_owned(), CallEffect::Lost));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_try_that_was_lost_is_not_forgotten_however_the_last_one_ends() -> Result<()> {
+    for (last, class) in
+        [(Ends::Busy, "outside.429"), (Ends::Rejected, "outside.400"), (Ends::Outage, "outside.broken")]
+    {
+        let ends = [Ends::Lost, last, last];
+        assert_eq!(first_noted(&ends).await?, (class.to_owned(), CallEffect::Lost), "{last:?}");
+    }
     Ok(())
 }

@@ -1,10 +1,14 @@
 //! Retry tiers in which nothing is left are not fetched, and whatever is written to them is.
 
 use anyhow::{Result, ensure};
-use contracts::OrderId;
+use contracts::{EventId, OrderId, TraceParent, envelope};
+use futures::{StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use messaging::arrival::names;
+use messaging::properties::KafkaProperties;
 use testkit::eventually;
 
-use crate::rig::{BOUND, Instance, PARTITIONS, Rig, placed, placed_for};
+use crate::rig::{BOUND, Instance, PARTITIONS, Rig, SERVICE, placed, placed_for};
 
 const PER_TIER: usize = PARTITIONS.unsigned_abs() as usize;
 
@@ -66,4 +70,52 @@ async fn who_takes_over_from_a_group_at_rest_is_told_of_what_comes() -> Result<(
     }
     rig.wait_applied(12).await?;
     first.stop().await
+}
+
+/// The statistics come so often that some of them tell of retries that were fetched and wait behind the backlog in librdkafka's
+/// queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_that_wait_behind_a_backlog_when_the_statistics_come_are_made() -> Result<()> {
+    const BACKLOG: usize = 200;
+    const RETRIES: usize = 8;
+    let mut rig = Rig::new(&[1_000]).await?;
+    let backlog = (0..BACKLOG).map(async |_| rig.publish(&placed("tok")).await);
+    futures::stream::iter(backlog).buffer_unordered(32).try_collect::<Vec<_>>().await?;
+    for _ in 0..RETRIES {
+        publish_retry(&rig).await?;
+    }
+    rig.settings.properties = KafkaProperties::parse("statistics.interval.ms=5").map_err(anyhow::Error::msg)?;
+    let instance = rig.start();
+    rig.wait_applied(BACKLOG + RETRIES).await?;
+    instance.stop().await
+}
+
+/// An event on the first tier, due since long ago.
+async fn publish_retry(rig: &Rig) -> Result<()> {
+    let (event, now, trace) = (placed("tok"), Timestamp::now(), TraceParent::new_root());
+    let (mut headers, value) = envelope::encode(&event, EventId::new(), "/test", now, None, trace)?;
+    headers.push(envelope::text_header(names::ATTEMPT, "2"));
+    headers.push(envelope::text_header(names::DUE_AT, Timestamp::UNIX_EPOCH.to_string()));
+    headers.push(envelope::text_header(names::ORIGINAL_TOPIC, "orders"));
+    let headers: Vec<(&str, &[u8])> =
+        headers.iter().map(|(name, value)| (&**name, value.as_deref().unwrap_or_default())).collect();
+    let (topic, key) = (rig.topics.name(&format!("{SERVICE}.retry.1")), event.order_id.to_string());
+    testkit::produce_raw(&rig.bootstrap, &topic, Some(key.as_bytes()), &headers, Some(&value)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_starts_again_lets_tiers_rest_that_were_read_to_their_ends() -> Result<()> {
+    let rig = Rig::new(&[1_000]).await?;
+    let first = rig.start();
+    for _ in 0..6 {
+        rig.publish(&placed("fail:1")).await?;
+    }
+    rig.wait_applied(6).await?;
+    first.stop().await?;
+    let second = rig.start();
+    wait_quiet(&second, PER_TIER).await?;
+    rig.publish(&placed("fail:1")).await?;
+    rig.wait_applied(7).await?;
+    second.stop().await
 }

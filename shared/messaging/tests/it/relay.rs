@@ -282,3 +282,108 @@ async fn rows_that_are_handed_over_late_or_never_are_published_in_order_of_their
     }
     ended(&stop, tasks).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_commit_stalls_is_published_and_before_the_later_ones_of_its_key() -> Result<()> {
+    let rig = Arc::new(Rig::new(&[]).await?);
+    sqlx::raw_sql(
+        "create table stalled (n int); \
+         create function stall() returns trigger language plpgsql as 'begin perform pg_sleep(5); return null; end'; \
+         create constraint trigger stalls after insert on stalled deferrable initially deferred \
+         for each row execute function stall()",
+    )
+    .execute(&rig.db.pool)
+    .await?;
+    let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    tasks.spawn(Relay::run(rig.db.pool.clone(), rig.settings.clone(), Wake::default(), stop.clone()));
+    let (key, mut writers) = (OrderId::new(), JoinSet::new());
+    let stalling = Arc::clone(&rig);
+    let insert: &[&str] = &["insert into stalled values (1)"];
+    writers.spawn(async move { write_one(&stalling, key, insert, Ending::Commit).await });
+    eventually("its id is taken", BOUND, async || {
+        let taken: Option<i64> = sqlx::query_scalar("select last_value from outbox_id_seq where is_called")
+            .fetch_optional(&rig.db.pool)
+            .await?;
+        ensure!(taken.is_some(), "not yet");
+        Ok(())
+    })
+    .await?;
+    // The next one of the key waits for the key's lock; others take higher ids and are published meanwhile.
+    let waiting = Arc::clone(&rig);
+    let mut next = JoinSet::new();
+    next.spawn(async move { write_one(&waiting, key, &[], Ending::Commit).await });
+    while writers.try_join_next().is_none() {
+        let (other, _) = write_one(&rig, OrderId::new(), &[], Ending::Commit).await?;
+        wait_published(&rig, &[other]).await?;
+    }
+    let (second, _) = next.join_next().await.expect("a task")??;
+    wait_published(&rig, std::slice::from_ref(&second)).await?;
+    let of_key: Vec<String> = rig
+        .records("inventory")
+        .await?
+        .iter()
+        .filter(|record| record.key.as_deref() == Some(key.to_string().as_bytes()))
+        .filter_map(|record| Some(record.header("ce_id")?.to_owned()))
+        .collect();
+    assert_eq!((of_key.len(), of_key.last()), (2, Some(&second)));
+    wait_empty(&rig).await?;
+    ended(&stop, tasks).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_nobody_will_commit_are_soon_looked_for_no_longer_beside_any_other_transaction() -> Result<()> {
+    let mut rig = Rig::new(&[]).await?;
+    rig.settings.relay_poll = Duration::from_secs(3_600);
+    let (stop, wake) = (CancellationToken::new(), Wake::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Relay::run(rig.db.pool.clone(), rig.settings.clone(), wake.clone(), stop.clone()));
+    // One that has an id of its own and writes elsewhere, for as long as it likes.
+    let mut elsewhere = rig.db.pool.begin().await?;
+    sqlx::query("insert into given_up values (gen_random_uuid())").execute(&mut *elsewhere).await?;
+    write_one(&rig, OrderId::new(), &[], Ending::RollBack).await?;
+    let (first, written) = write_one(&rig, OrderId::new(), &[], Ending::Commit).await?;
+    wake.hand_over(written);
+    wait_published(&rig, &[first]).await?;
+    // Whoever reads finds nothing of these; and while anything is missing below them, the relay reads.
+    let soon = Duration::from_secs(10);
+    eventually("a row is sent without being read", soon, async || {
+        let (unreadable, written) = write_one(&rig, OrderId::new(), &["delete from outbox"], Ending::Commit).await?;
+        wake.hand_over(written);
+        tokio::time::timeout(Duration::from_secs(1), wait_published(&rig, &[unreadable])).await?
+    })
+    .await?;
+    elsewhere.rollback().await?;
+    ended(&stop, tasks).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_more_gaps_than_are_looked_into_every_row_is_published_once_all_the_same() -> Result<()> {
+    let rig = Rig::new(&[]).await?;
+    let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    tasks.spawn(Relay::run(rig.db.pool.clone(), rig.settings.clone(), Wake::default(), stop.clone()));
+    // The first id is taken by a transaction that lasts; of the others, every second one is missing.
+    let mut lasting = rig.db.pool.begin().await?;
+    let mut out = Outgoing::new(SERVICE);
+    let first = OutgoingEvent::first(&StockReserved { order_id: OrderId::new() }, TraceParent::new_root());
+    let first = out.emit(first)?.to_string();
+    out.write(&mut lasting).await?;
+    sqlx::query(
+        "insert into outbox (id, topic, key, headers, payload) overriding system value \
+         select 2 * n, 'inventory', 'key'::bytea, ''::bytea, n::text::bytea from generate_series(1, 3500) n",
+    )
+    .execute(&rig.db.pool)
+    .await?;
+    wait_empty(&rig).await?;
+    lasting.commit().await?;
+    wait_published(&rig, &[first]).await?;
+    wait_empty(&rig).await?;
+    let records = rig.records("inventory").await?;
+    let numbers: Vec<String> = records
+        .iter()
+        .filter(|record| record.key.as_deref() == Some(b"key"))
+        .map(|record| String::from_utf8_lossy(record.payload.as_deref().unwrap_or_default()).into_owned())
+        .collect();
+    assert_eq!(records.len(), 3_501, "each once");
+    assert_eq!(numbers, (1..=3_500).map(|n| n.to_string()).collect::<Vec<_>>());
+    ended(&stop, tasks).await
+}

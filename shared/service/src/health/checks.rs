@@ -7,7 +7,7 @@
 //! | `inbox` | ready | today's or tomorrow's partition of the inbox is missing |
 //! | `broker` | ready | no connection to a broker has been up for 10 s |
 //! | `consumer` | ready | the group has not answered yet, or this has not been a settled member of it for 30 s; holding no partition is fine |
-//! | `relay` | ready | rows have been waiting for 30 s without any acknowledgement |
+//! | `relay` | ready | rows have been waiting for 30 s without any acknowledgement, or a topic has refused one for so long |
 //! | `lanes` | ready, live | a batch has been running for 30 s (ready) or 120 s (live: a transaction ends by itself after 8 s, restarts are bounded) |
 //! | `polling` | live | the polling thread or the core has shown no sign of life for 60 s |
 //! | `breaker` | shown only | it is open: work waits, and neither a restart nor less work would help |
@@ -75,10 +75,11 @@ impl Health {
         self.weighed(kafka, "relay", move || {
             let waiting = status.waiting();
             let outcome = match status.is_leading() {
+                // Also between two tries, and while it has stepped aside for another instance.
                 _ if waiting > limits.stuck_relay => Err(format!(
-                    "{} rows have been waiting for an acknowledgement for {}",
-                    status.in_flight(),
-                    seconds(waiting)
+                    "rows have been waiting for an acknowledgement for {}; {} are in flight",
+                    seconds(waiting),
+                    status.in_flight()
                 )),
                 true => Ok(format!("publishing; {} rows in flight", status.in_flight())),
                 false => Ok("standing by".to_owned()),

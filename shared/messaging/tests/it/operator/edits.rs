@@ -96,3 +96,38 @@ async fn what_could_not_be_read_can_be_mended_by_hand() -> Result<()> {
     assert_eq!(Some(desk.rig.wait_applied(1).await?[0].event_id), said.new_event_id);
     instance.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_lacks_its_value_goes_back_with_another_one_only() -> Result<()> {
+    let desk = Desk::new(&[50]).await?;
+    let instance = desk.start();
+    let (order, other) = (OrderId::new(), OrderId::new());
+    for order in [order, other] {
+        desk.rig.publish(&placed_for(order, "poison")).await?;
+    }
+    let letters = desk.letters(2).await?;
+    let mut mended = Vec::new();
+    for letter in &letters {
+        mended.push(edited(letter, |json| json["payment_method"] = "tok".into())?);
+    }
+    // As they are where the value was too large.
+    let lacking = |letter: &DeadLetter| DeadLetter {
+        value: None,
+        ..super::set(letter, messaging::dead_letter::names::VALUE_OMITTED, Some("3000000"))
+    };
+    let refused = only(desk.give(Order::Redrive, &[lacking(&letters[0])]).await?)?;
+    let place = |name: &str| super::header(&letters[0], name).unwrap_or_default().to_owned();
+    let (partition, offset) = (place("dlt-original-partition"), place("dlt-original-offset"));
+    let detail = format!(
+        "its value of 3000000 bytes is too large for a letter, and was left at orders, partition {partition}, \
+         offset {offset}"
+    );
+    assert_eq!((refused.answer, refused.detail), (Answer::Invalid, Some(detail)));
+    assert_eq!(desk.actions().await?, []);
+
+    assert_eq!(edit(&desk, lacking(&mended[0])).await?.answer, Answer::Edited);
+    let applied = desk.rig.wait_applied(1).await?;
+    assert_eq!(Some(applied[0].order_id.to_string().as_bytes()), letters[0].key.as_deref());
+    assert_eq!(desk.discard(&[lacking(&letters[1])]).await?, [Answer::Discarded]);
+    instance.stop().await
+}
