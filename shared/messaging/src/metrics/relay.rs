@@ -52,7 +52,7 @@ pub fn relay(meter: &Meter, status: &Arc<RelayStatus>) {
     meter
         .f64_observable_gauge("relay.waiting")
         .with_unit("s")
-        .with_description("How long rows have been waiting without any acknowledgement")
+        .with_description("How long rows have been waiting without any acknowledgement, or one has been refused")
         .with_callback(move |observer| observer.observe(shown.waiting().as_secs_f64(), &[]))
         .build();
 }

@@ -352,10 +352,9 @@ async fn what_is_taken_away_and_given_back_loses_nothing(
         rights::change(kafka, "--add", service.name(), &taken, &prefix).await?;
         suite.check(&orders).await?;
     }
-    // The relay has tried twice a second meanwhile, with a new producer each time; it tells again after half a minute.
+    // The relay has tried every three seconds meanwhile, with a new producer each time; it tells again after half a minute.
     let (relay, said) = (log(suite, Service::Inventory)?, |text| move |line: &&str| line.contains(text));
-    let told =
-        relay.lines().filter(said("a row was not acknowledged")).filter(said("TopicAuthorizationFailed")).count();
+    let told = relay.lines().filter(said("rows are not acknowledged")).filter(said("TopicAuthorizationFailed")).count();
     ensure!((1..=2).contains(&told), "told {told} times");
     ensure!(!relay.contains("enable.gapless.guarantee"), "what is set on purpose is not warned of");
     Ok(())
