@@ -77,7 +77,7 @@ impl Roofline {
     }
 }
 
-/// The CPU seconds of PostgreSQL for an order's rows, inserted once, and deleted where they are queues, [`BATCH`] orders in a
+/// The CPU seconds of PostgreSQL for an order's rows, inserted once, and deleted where they are queues, 500 orders in a
 /// transaction.
 ///
 /// # Errors

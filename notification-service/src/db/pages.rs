@@ -75,7 +75,7 @@ const COUNTED: i64 = 10_000;
 /// How many deliveries are unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown {
-    /// All of them, counted up to [`COUNTED`].
+    /// All of them, counted up to 10,000.
     pub all: i64,
     /// Of these, how many became so within the asked time.
     pub recent: i64,

@@ -219,7 +219,7 @@ pub struct Open {
     pub oldest: Duration,
 }
 
-/// Counts the open intents by state, [`COUNTED`] in all at most, from the index that holds no other.
+/// Counts the open intents by state, 10,000 in all at most, from the index that holds no other.
 pub async fn count_open(db: impl PgExecutor<'_>) -> Result<[Open; 3], Failure> {
     let rows = sqlx::query(
         "select state, count(*) as count, extract(epoch from clock_timestamp() - min(since))::float8 as oldest_secs \
