@@ -3,10 +3,10 @@
 //! They are counted on a slow timer, by the block range index of states, never by a scrape. What is unknown stays so, so an
 //! alert tells of those that became so of late: nobody would look at a page in time.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::metrics::Meter;
+use service::metrics::Last;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -19,23 +19,22 @@ const PERIOD: Duration = Duration::from_secs(15);
 /// How long one counts as recent.
 const RECENT: Duration = Duration::from_secs(15 * 60);
 
-/// The unknown deliveries as they were counted last, as gauges. Shows nothing until they were, and nothing once counting
-/// fails.
-#[derive(Debug, Clone)]
-pub struct DeliveryGauges(Arc<Mutex<Option<Unknown>>>);
+/// The unknown deliveries as they were counted last, as gauges.
+#[derive(Debug)]
+pub struct DeliveryGauges(Last<Unknown>);
 
 impl DeliveryGauges {
     /// Gauges on `meter`.
     pub fn new(meter: &Meter) -> Self {
-        let gauges = Self(Arc::default());
+        let last = Last::default();
         let show = |name: &'static str, about: &'static str, read: fn(Unknown) -> i64| {
-            let counted = Arc::clone(&gauges.0);
+            let counted = last.clone();
             meter
                 .i64_observable_up_down_counter(name)
                 .with_unit("{delivery}")
                 .with_description(about)
                 .with_callback(move |observer| {
-                    if let Some(unknown) = *counted.lock().unwrap_or_else(PoisonError::into_inner) {
+                    if let Some(unknown) = counted.get() {
                         observer.observe(read(unknown), &[]);
                     }
                 })
@@ -47,7 +46,7 @@ impl DeliveryGauges {
             |unknown| unknown.all,
         );
         show("deliveries.unknown.recent", "Of these, those that became so within 15 minutes", |unknown| unknown.recent);
-        gauges
+        Self(last)
     }
 
     /// Counts the unknown deliveries from time to time, until `stop` is raised.
@@ -55,7 +54,7 @@ impl DeliveryGauges {
         while !stop.is_cancelled() {
             let unknown = pages::count_unknown(&db, RECENT).await;
             let unknown = unknown.inspect_err(|failure| tracing::debug!(%failure, "unknown mails can't be counted"));
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = unknown.ok();
+            self.0.set(unknown.ok());
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(PERIOD) => {}

@@ -4,7 +4,7 @@
 //! Endings are counted after the commit that makes them true. What is open is asked for on a slow timer, upwards by id
 //! from the oldest order that is still open: there is no index by state.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::OrderId;
@@ -12,6 +12,7 @@ use contracts::orders::CancelReason;
 use jiff::{SignedDuration, Timestamp};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
+use service::metrics::Last;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -39,7 +40,7 @@ struct Instruments {
     placed: Counter<u64>,
     ended: Counter<u64>,
     to_final: Histogram<f64>,
-    open: Arc<Mutex<Option<OpenOrders>>>,
+    open: Last<OpenOrders>,
 }
 
 /// An order that came to an end.
@@ -79,7 +80,7 @@ impl OrderMetrics {
                 .with_description("From placed to confirmed or cancelled, whichever was first")
                 .with_boundaries(TO_FINAL.to_vec())
                 .build(),
-            open: Arc::default(),
+            open: Last::default(),
         };
         // A counter that is shown from the start lets a query see its first step.
         instruments.placed.add(0, &[]);
@@ -116,7 +117,7 @@ impl OrderMetrics {
         while !stop.is_cancelled() {
             let open = count(&db, deadline, &mut low).await;
             let open = open.inspect_err(|error| tracing::debug!(%error, "the open orders can't be counted"));
-            *instruments.open.lock().unwrap_or_else(PoisonError::into_inner) = open.ok();
+            instruments.open.set(open.ok());
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(PERIOD) => {}
@@ -164,16 +165,16 @@ fn every_end() -> impl Iterator<Item = [KeyValue; 2]> {
     reasons.map(OrderState::Cancelled).into_iter().chain([OrderState::Confirmed]).map(attributes)
 }
 
-fn show_open(meter: &Meter, open: &Arc<Mutex<Option<OpenOrders>>>) {
+fn show_open(meter: &Meter, open: &Last<OpenOrders>) {
     let show = |name: &'static str, about: &'static str, read: fn(&OpenOrders) -> i64| {
-        let open = Arc::clone(open);
+        let open = open.clone();
         meter
             .i64_observable_up_down_counter(name)
             .with_unit("{order}")
             .with_description(about)
             .with_callback(move |observer| {
-                if let Some(open) = &*open.lock().unwrap_or_else(PoisonError::into_inner) {
-                    observer.observe(read(open), &[]);
+                if let Some(open) = open.get() {
+                    observer.observe(read(&open), &[]);
                 }
             })
             .build();

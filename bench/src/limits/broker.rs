@@ -159,13 +159,12 @@ fn producer(bootstrap: &str, linger_ms: &str) -> ClientConfig {
 }
 
 fn consumer(bootstrap: &str, topic: &str, batches: Batches) -> Result<BaseConsumer> {
-    let from = "earliest";
     let mut config = ClientConfig::new();
     if batches != Batches::Large {
         config.set("fetch.message.max.bytes", "1");
     }
-    config.set("bootstrap.servers", bootstrap).set("group.id", format!("{topic}-{from}"));
-    config.set("auto.offset.reset", from).set("enable.auto.commit", "false");
+    config.set("bootstrap.servers", bootstrap).set("group.id", format!("{topic}-reader"));
+    config.set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.set("fetch.queue.backoff.ms", "10").create()?;
     consumer.subscribe(&[topic])?;
     Ok(consumer)

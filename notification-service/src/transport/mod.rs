@@ -15,7 +15,7 @@ pub use smtp::{InvalidUrl, SmtpTransport};
 /// A way for mails to leave.
 ///
 /// What a failure means is decided here, from statuses: `Failure::outage` where nobody could be reached, retryable or rejected
-/// where the other side said so. its outcome is unknown where the mail may have been taken although no answer came, and
+/// where the other side said so. Its outcome is unknown where the mail may have been taken although no answer came, and
 /// only there: a failure without it promises that nothing was sent.
 pub trait MailTransport: Send + Sync + 'static {
     /// Sends one mail, within a bound of the transport's own.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use contracts::topics::dead_letter;
 use messaging::Record;
-use messaging::kafka::Reasons;
+use messaging::kafka::{Reasons, metadata};
 use messaging::properties::Brokers;
 use messaging::topics::{TopicsError, watermarks};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -345,7 +345,7 @@ pub(crate) type Reading = BaseConsumer<Reasons>;
 
 /// Every topic that the broker lists.
 pub(crate) fn listed(consumer: &Reading, brokers: &Brokers) -> Result<Metadata> {
-    messaging::topics::listed(consumer, ASK_BOUND)
+    metadata(consumer, ASK_BOUND)
         .map_err(|why| explained(TopicsError::Unreachable { bootstrap: brokers.to_string(), why }))
 }
 

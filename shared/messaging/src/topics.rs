@@ -15,7 +15,7 @@ use contracts::topics as names;
 use serde::Deserialize;
 
 pub use apply::{Refusal, Report, apply};
-pub use live::{Found, LiveTopic, listed, live, watermarks};
+pub use live::{Found, LiveTopic, live, watermarks};
 
 /// The profile that is used where none is named and nothing lives yet.
 pub const DEFAULT_PROFILE: &str = "local";

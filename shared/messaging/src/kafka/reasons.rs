@@ -1,13 +1,15 @@
 //! Why no broker can be reached: an error code says that there was no answer, the client's own words say why.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
 use rdkafka::metadata::Metadata;
+use rdkafka::types::RDKafkaErrorCode;
 
 /// What librdkafka files the end of a connection under.
 const FAILED: &str = "FAIL";
@@ -35,8 +37,44 @@ impl ClientContext for Reasons {
 
 impl ConsumerContext for Reasons {}
 
-/// Every topic that a broker lists; where none answers within `bound`, why not. Blocks.
+/// Every topic that the brokers list; where none answers within `bound`, why not. Whom a broker doesn't let in is told at once:
+/// librdkafka would go on trying with the same password. Blocks: not for async code.
+///
+/// # Errors
+/// What the client says of the connection that failed last.
 pub fn metadata(client: &BaseConsumer<Reasons>, bound: Duration) -> Result<Metadata, String> {
+    /// How long no broker may be there before the client is asked why.
+    const LOOK: Duration = Duration::from_millis(250);
+    let start = Instant::now();
+    let left = || bound.saturating_sub(start.elapsed());
+    while !left().is_zero() {
+        match client.fetch_metadata(None, LOOK.min(left())) {
+            Ok(metadata) => return Ok(metadata),
+            // No connection yet.
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::BrokerTransportFailure) => {
+                if is_turned_away(client) {
+                    return last_look(client, Duration::ZERO);
+                }
+            }
+            // Somebody is there, and takes longer than a look.
+            Err(_) => break,
+        }
+    }
+    last_look(client, left())
+}
+
+/// Whether a broker refused who this client says it is. What the client has to say waits until it is polled.
+fn is_turned_away(client: &BaseConsumer<Reasons>) -> bool {
+    let told = std::iter::from_fn(|| client.poll(Duration::from_millis(10)));
+    let refusals = told.filter(|event| {
+        let code = event.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+        code == Some(RDKafkaErrorCode::Authentication)
+    });
+    refusals.count() > 0
+}
+
+/// The answer within `bound`, or the client's own words why there is none.
+fn last_look(client: &BaseConsumer<Reasons>, bound: Duration) -> Result<Metadata, String> {
     client.fetch_metadata(None, bound).map_err(|error| {
         // What the client has to say waits until it is polled.
         while client.poll(Duration::from_millis(10)).is_some() {}

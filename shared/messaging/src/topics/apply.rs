@@ -18,10 +18,10 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::kafka::Reasons;
+use crate::kafka::{self, Reasons};
 use crate::properties::Brokers;
 
-use super::{Overrides, TopicSpec, TopicsError, TopicsFile, live};
+use super::{Overrides, TopicSpec, TopicsError, TopicsFile};
 
 /// How long the broker may take to change what it was asked to.
 const BOUND: Duration = Duration::from_secs(30);
@@ -178,7 +178,7 @@ impl Broker {
     /// Every topic of the cluster.
     pub(super) async fn topics(&self) -> Result<BTreeMap<String, Shape>, TopicsError> {
         self.blocking(|asking| {
-            let metadata = live::listed(asking, ASK_BOUND)?;
+            let metadata = kafka::metadata(asking, ASK_BOUND)?;
             let shape = |topic: &rdkafka::metadata::MetadataTopic| Shape {
                 partitions: i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
                 replication: topic.partitions().first().map_or(0, |p| i32::try_from(p.replicas().len()).unwrap_or(0)),

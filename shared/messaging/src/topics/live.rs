@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::client::Client;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::kafka::{self, Reasons};
 use crate::properties::Brokers;
 
 use super::apply::{Broker, Shape};
@@ -92,42 +90,6 @@ async fn records(broker: &Broker, topic: String, partitions: i32) -> Result<i64,
             })
         })
         .await
-}
-
-/// Every topic that the brokers list; where none answers within `bound`, why not. Whom a broker doesn't let in is told at once:
-/// librdkafka would go on trying with the same password. Blocks: not for async code.
-///
-/// # Errors
-/// What the client says of the connection that failed last.
-pub fn listed(client: &BaseConsumer<Reasons>, bound: Duration) -> Result<Metadata, String> {
-    /// How long no broker may be there before the client is asked why.
-    const LOOK: Duration = Duration::from_millis(250);
-    let start = Instant::now();
-    let left = || bound.saturating_sub(start.elapsed());
-    while !left().is_zero() {
-        match client.fetch_metadata(None, LOOK.min(left())) {
-            Ok(metadata) => return Ok(metadata),
-            // No connection yet.
-            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::BrokerTransportFailure) => {
-                if is_turned_away(client) {
-                    return kafka::metadata(client, Duration::ZERO);
-                }
-            }
-            // Somebody is there, and takes longer than a look.
-            Err(_) => break,
-        }
-    }
-    kafka::metadata(client, left())
-}
-
-/// Whether a broker refused who this client says it is. What the client has to say waits until it is polled.
-fn is_turned_away(client: &BaseConsumer<Reasons>) -> bool {
-    let told = std::iter::from_fn(|| client.poll(Duration::from_millis(10)));
-    let refusals = told.filter(|event| {
-        let code = event.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-        code == Some(RDKafkaErrorCode::Authentication)
-    });
-    refusals.count() > 0
 }
 
 /// The first offset of a partition and the one after its last. A partition that was just made, or whose leader just

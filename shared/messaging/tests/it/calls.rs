@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use testkit::{Cluster, Kafka, KafkaOptions, Scratch, eventually, free_port};
 use tokio::sync::Notify;
 
-use crate::rig::{BOUND, Rig, cancelled, placed, placed_for, write};
+use crate::rig::{BOUND, Rig, a_call_for_each, cancelled, placed, placed_for, write};
 
 /// The outside: what was called, and how it answers.
 #[derive(Default)]
@@ -52,7 +52,7 @@ impl Handler for Caller {
         let panics =
             |event: &OrderEvent| matches!(event, OrderEvent::Placed(placed) if placed.payment_method == "panic");
         assert!(!events.iter().any(|event| panics(&event.event)), "as the test wants it");
-        Ok(events.iter().map(|_| Some(())).collect())
+        Ok(a_call_for_each(events))
     }
 
     async fn call(&self, event: &Delivered<OrderEvent>, (): ()) -> Result<(), Failure> {

@@ -22,6 +22,7 @@ mod rejoin;
 mod relay;
 mod relay_aside;
 mod relay_refused;
+mod relaying;
 mod rig;
 mod too_large;
 mod writes;

@@ -12,7 +12,7 @@ use messaging::{Batch, Calls, Delivered, Failed, Failure, Handler, Outgoing, Set
 use sqlx::PgConnection;
 use testkit::eventually;
 
-use crate::rig::{BOUND, Rig, placed, write};
+use crate::rig::{BOUND, Rig, a_call_for_each, placed, write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_given_up_when_its_time_is_over_although_tiers_remain() -> Result<()> {
@@ -60,7 +60,7 @@ impl Handler for Caller {
         _db: &mut PgConnection,
         events: &[Arc<Delivered<OrderEvent>>],
     ) -> Result<Vec<Option<()>>, Failure> {
-        Ok(events.iter().map(|_| Some(())).collect())
+        Ok(a_call_for_each(events))
     }
 
     async fn call(&self, _event: &Delivered<OrderEvent>, (): ()) -> Result<(), Failure> {
@@ -155,7 +155,7 @@ impl Handler for DoubtfulCaller {
         _db: &mut PgConnection,
         events: &[Arc<Delivered<OrderEvent>>],
     ) -> Result<Vec<Option<()>>, Failure> {
-        Ok(events.iter().map(|_| Some(())).collect())
+        Ok(a_call_for_each(events))
     }
 
     async fn call(&self, _event: &Delivered<OrderEvent>, (): ()) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use testkit::{Cluster, eventually};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::relaying::wait_empty;
 use crate::rig::{BOUND, Rig, SERVICE};
 
 async fn append(rig: &Rig, orders: &[OrderId], rounds: usize) -> Result<Vec<String>> {
@@ -36,15 +37,6 @@ async fn ended(stop: &CancellationToken, mut relays: JoinSet<Result<(), Failure>
         ended??;
     }
     Ok(())
-}
-
-async fn wait_empty(rig: &Rig) -> Result<()> {
-    eventually("the outbox is empty", BOUND, async || {
-        let rows: i64 = sqlx::query_scalar("select count(*) from outbox").fetch_one(&rig.db.pool).await?;
-        ensure!(rows == 0, "{rows} rows");
-        Ok(())
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

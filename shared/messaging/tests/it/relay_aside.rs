@@ -1,58 +1,27 @@
 //! A relay that leads and can't reach Kafka steps aside for one that can.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use contracts::inventory::StockReserved;
 use contracts::{OrderId, TraceParent};
 use messaging::properties::KafkaProperties;
-use messaging::relay::RelayStatus;
-use messaging::{Failure, Outgoing, OutgoingEvent, Relay, Settings, Wake};
+use messaging::{Outgoing, OutgoingEvent, Relay, Settings, Wake};
 use testkit::{Cluster, eventually};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
+use crate::relaying::{Relaying, wait_empty};
 use crate::rig::{BOUND, Rig, SERVICE};
 
 /// Instead of half a minute.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-struct Relaying {
-    status: Arc<RelayStatus>,
-    stop: CancellationToken,
-    task: JoinSet<Result<(), Failure>>,
+fn start(rig: &Rig, bootstrap: &str) -> Relaying {
+    patient_for(PATIENCE, rig, Settings { bootstrap: bootstrap.to_owned(), ..rig.settings.clone() })
 }
 
-impl Relaying {
-    fn start(rig: &Rig, bootstrap: &str) -> Self {
-        let settings = Settings { bootstrap: bootstrap.to_owned(), ..rig.settings.clone() };
-        Self::patient_for(PATIENCE, rig, settings)
-    }
-
-    fn patient_for(patience: Duration, rig: &Rig, settings: Settings) -> Self {
-        let relay = Relay::new(rig.db.pool.clone(), settings, Wake::default()).patient_for(patience);
-        let (status, stop, mut task) = (relay.status(), CancellationToken::new(), JoinSet::new());
-        task.spawn(relay.start(stop.clone()));
-        Self { status, stop, task }
-    }
-
-    async fn wait_leading(&self, expected: bool) -> Result<()> {
-        eventually(format!("leads: {expected}"), BOUND, async || {
-            ensure!(self.status.is_leading() == expected, "not so");
-            Ok(())
-        })
-        .await
-    }
-
-    async fn end(mut self) -> Result<()> {
-        self.stop.cancel();
-        while let Some(ended) = self.task.join_next().await {
-            ended??;
-        }
-        Ok(())
-    }
+fn patient_for(patience: Duration, rig: &Rig, settings: Settings) -> Relaying {
+    Relaying::start(Relay::new(rig.db.pool.clone(), settings, Wake::default()).patient_for(patience))
 }
 
 /// Appends so many events of one order, each in a transaction of its own; their ids.
@@ -68,15 +37,6 @@ async fn append(rig: &Rig, order_id: OrderId, events: usize) -> Result<Vec<Strin
     Ok(ids)
 }
 
-async fn wait_empty(rig: &Rig) -> Result<()> {
-    eventually("the outbox is empty", BOUND, async || {
-        let rows: i64 = sqlx::query_scalar("select count(*) from outbox").fetch_one(&rig.db.pool).await?;
-        ensure!(rows == 0, "{rows} rows");
-        Ok(())
-    })
-    .await
-}
-
 async fn published(rig: &Rig) -> Result<Vec<String>> {
     let records = rig.records("inventory").await?;
     Ok(records.iter().filter_map(|record| Some(record.header("ce_id")?.to_owned())).collect())
@@ -85,9 +45,9 @@ async fn published(rig: &Rig) -> Result<Vec<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_cut_off_from_kafka_makes_room_for_one_that_is_not() -> Result<()> {
     let rig = Rig::new(&[]).await?;
-    let cut_off = Relaying::start(&rig, "127.0.0.1:1");
+    let cut_off = start(&rig, "127.0.0.1:1");
     cut_off.wait_leading(true).await?;
-    let healthy = Relaying::start(&rig, &rig.bootstrap);
+    let healthy = start(&rig, &rig.bootstrap);
     let ids = append(&rig, OrderId::new(), 20).await?;
     wait_empty(&rig).await?;
     ensure!(healthy.status.is_leading() && !cut_off.status.is_leading(), "the other one leads");
@@ -109,7 +69,7 @@ async fn a_leader_that_is_cut_off_from_kafka_makes_room_for_one_that_is_not() ->
 async fn relays_that_are_all_cut_off_take_turns_and_nothing_is_lost_or_reordered() -> Result<()> {
     let mut cluster = Cluster::private_kafka().await?;
     let rig = Rig::on(&cluster, &[]).await?;
-    let relays = [Relaying::start(&rig, &rig.bootstrap), Relaying::start(&rig, &rig.bootstrap)];
+    let relays = [start(&rig, &rig.bootstrap), start(&rig, &rig.bootstrap)];
     let order = OrderId::new();
     let mut ids = append(&rig, order, 5).await?;
     wait_empty(&rig).await?;
@@ -140,7 +100,7 @@ async fn a_single_relay_that_was_cut_off_leads_again_and_says_all_the_while_that
     let mut cluster = Cluster::private_kafka().await?;
     let rig = Rig::on(&cluster, &[]).await?;
     cluster.kafka()?.kill().await?;
-    let relay = Relaying::start(&rig, &rig.bootstrap);
+    let relay = start(&rig, &rig.bootstrap);
     let ids = append(&rig, OrderId::new(), 20).await?;
     relay.wait_leading(true).await?;
     relay.wait_leading(false).await?;
@@ -177,7 +137,7 @@ async fn a_batch_that_takes_long_is_no_reason_to_step_aside() -> Result<()> {
     // Statistics come every 2 s, and two of them show whether there is progress.
     let patience = Duration::from_secs(6);
     let begun = std::time::Instant::now();
-    let relay = Relaying::patient_for(patience, &rig, rig.settings.clone());
+    let relay = patient_for(patience, &rig, rig.settings.clone());
     relay.wait_leading(true).await?;
     while relay.status.published() == 0 {
         ensure!(relay.status.is_leading() && begun.elapsed() < 10 * BOUND, "it leads until all are acknowledged");

@@ -1,68 +1,28 @@
 //! The relay where Kafka or its own queue refuses rows: the others are published once all the same.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use messaging::outbox::{Columns, Row};
+use messaging::outbox::Row;
 use messaging::properties::KafkaProperties;
-use messaging::relay::RelayStatus;
-use messaging::{Failure, Relay, Wake};
+use messaging::{Relay, Wake};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use testkit::eventually;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
+use crate::relaying::{Relaying, append};
 use crate::rig::{BOUND, Rig};
 
-/// A relay of its own, and how to end it.
-struct Relaying {
-    status: Arc<RelayStatus>,
-    stop: CancellationToken,
-    task: JoinSet<Result<(), Failure>>,
-}
-
-impl Relaying {
-    fn start(rig: &Rig) -> Self {
-        let relay = Relay::new(rig.db.pool.clone(), rig.settings.clone(), Wake::default());
-        let (status, stop, mut task) = (relay.status(), CancellationToken::new(), JoinSet::new());
-        task.spawn(relay.start(stop.clone()));
-        Self { status, stop, task }
-    }
-
-    async fn end(mut self) -> Result<()> {
-        self.stop.cancel();
-        while let Some(ended) = self.task.join_next().await {
-            ended??;
-        }
-        Ok(())
-    }
+fn start(rig: &Rig) -> Relaying {
+    Relaying::start(Relay::new(rig.db.pool.clone(), rig.settings.clone(), Wake::default()))
 }
 
 /// A row whose value is `name`, filled up to so many bytes.
 fn row(topic: &'static str, key: &str, name: &str, bytes: usize) -> Result<Row> {
     let value = format!("{name}{}", " ".repeat(bytes.saturating_sub(name.len())));
     Ok(Row::new(topic, Some(key.to_owned().into()), Vec::new(), Some(value.into()))?)
-}
-
-/// Appends them in this order, as one transaction.
-async fn append(rig: &Rig, rows: &[Row]) -> Result<()> {
-    let columns = Columns::of(rows);
-    sqlx::query(
-        "insert into outbox (topic, key, headers, payload) \
-         select t, k, h, p from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[]) \
-         with ordinality as r (t, k, h, p, n) order by n",
-    )
-    .bind(columns.topics)
-    .bind(columns.keys)
-    .bind(columns.headers)
-    .bind(columns.payloads)
-    .execute(&rig.db.pool)
-    .await?;
-    Ok(())
 }
 
 /// Waits until so many rows of a topic are in the outbox.
@@ -134,7 +94,7 @@ async fn a_topic_that_refuses_a_row_has_no_other_row_published_twice_and_the_rel
     rows.push(row("ledger.dlt", "key", "behind it", 100)?);
     rows.extend(healthy(40..60)?);
     append(&rig, &rows).await?;
-    let relaying = Relaying::start(&rig);
+    let relaying = start(&rig);
     wait_left(&rig, "inventory", 0).await?;
     // Others still come and go, and the refused row is tried again and again.
     for round in 1..=3 {
@@ -166,7 +126,7 @@ async fn a_row_that_is_refused_is_overtaken_by_none_of_its_key_however_often_it_
     // Each row is a request of its own, so that later ones are on their way when the first one is refused.
     rig.settings.properties = KafkaProperties::parse("batch.num.messages=1").map_err(anyhow::Error::msg)?;
     limit(&rig, "ledger.dlt", 2_000).await?;
-    let relaying = Relaying::start(&rig);
+    let relaying = start(&rig);
     append(&rig, &[row("ledger.dlt", "key", "known", 10)?]).await?;
     wait_left(&rig, "ledger.dlt", 0).await?;
     let mut rows = vec![row("ledger.dlt", "key", "too large", 5_000)?];
@@ -196,7 +156,7 @@ async fn rows_for_a_topic_that_is_missing_wait_for_it_and_no_others_do() -> Resu
     let rig = Rig::new(&[]).await?;
     append(&rig, &[row("missing", "key", "first", 10)?, row("missing", "key", "second", 10)?]).await?;
     append(&rig, &[row("inventory", "key", "first", 10)?]).await?;
-    let relaying = Relaying::start(&rig);
+    let relaying = start(&rig);
     wait_left(&rig, "inventory", 0).await?;
     wait_refused(&rig, &relaying, "missing", 3).await?;
     append(&rig, &[row("inventory", "key", "second", 10)?, row("missing", "key", "third", 10)?]).await?;
@@ -215,7 +175,7 @@ async fn a_refused_row_that_somebody_removes_is_waited_for_no_longer() -> Result
     let rig = Rig::new(&[]).await?;
     limit(&rig, "ledger.dlt", 2_000).await?;
     append(&rig, &[row("ledger.dlt", "key", "too large", 5_000)?, row("ledger.dlt", "key", "behind it", 10)?]).await?;
-    let relaying = Relaying::start(&rig);
+    let relaying = start(&rig);
     wait_refused(&rig, &relaying, "ledger.dlt", 2).await?;
     sqlx::query("delete from outbox where octet_length(payload) = 5000").execute(&rig.db.pool).await?;
     wait_left(&rig, "ledger.dlt", 0).await?;
@@ -234,7 +194,7 @@ async fn a_queue_that_holds_less_than_a_batch_has_every_row_published_once_and_i
     rig.settings.properties = KafkaProperties::parse("queue.buffering.max.messages=10").map_err(anyhow::Error::msg)?;
     let rows: Vec<Row> = (0..300).map(|n| row("inventory", "key", &n.to_string(), 10)).collect::<Result<_>>()?;
     append(&rig, &rows).await?;
-    let relaying = Relaying::start(&rig);
+    let relaying = start(&rig);
     wait_left(&rig, "inventory", 0).await?;
     let expected: Vec<String> = (0..300).map(|n| n.to_string()).collect();
     assert_eq!(names(&rig, "inventory", Some("key")).await?, expected);

@@ -356,6 +356,11 @@ fn spawn(task: impl Future<Output = Result<(), Failure>> + Send + 'static) -> Jo
     tokio::spawn(task)
 }
 
+/// The plan of a handler that calls for each event.
+pub fn a_call_for_each(events: &[Arc<Delivered<OrderEvent>>]) -> Vec<Option<()>> {
+    vec![Some(()); events.len()]
+}
+
 pub fn placed(payment_method: &str) -> OrderPlaced {
     placed_for(OrderId::new(), payment_method)
 }

@@ -6,6 +6,7 @@
 //! (CPU, memory, files) comes from Prometheus's own collector, on Linux only.
 
 mod http;
+mod last;
 mod watch;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use crate::problem::Problem;
 pub use http::RequestMetrics;
+pub use last::Last;
 pub use watch::{PERIOD, watch};
 
 /// The commit that this program was built from: `GIT_COMMIT` at build time.

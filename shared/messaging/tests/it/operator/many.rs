@@ -7,10 +7,11 @@ use contracts::envelope;
 use contracts::{Event, EventId, TraceParent};
 use jiff::Timestamp;
 use messaging::operator::{Answer, DeadLetter, MAX_LETTERS};
-use messaging::outbox::{Columns, Row};
+use messaging::outbox::Row;
 use testkit::eventually;
 
 use super::Desk;
+use crate::relaying::append;
 use crate::rig::{Rig, placed};
 
 const LETTERS: usize = 10_000;
@@ -26,15 +27,7 @@ async fn publish_poison(rig: &Rig) -> Result<()> {
         let (headers, value) = envelope::encode(&event, EventId::new(), "/test", now, None, trace)?;
         rows.push(Row::new("orders", Some(event.order_id().to_string().into()), headers, Some(value))?);
     }
-    let columns = Columns::of(&rows);
-    sqlx::query("insert into outbox (topic, key, headers, payload) select * from unnest($1::text[], $2::bytea[], $3::bytea[], $4::bytea[])")
-        .bind(columns.topics)
-        .bind(columns.keys)
-        .bind(columns.headers)
-        .bind(columns.payloads)
-        .execute(&rig.db.pool)
-        .await?;
-    Ok(())
+    append(rig, &rows).await
 }
 
 async fn wait_count(desk: &Desk, what: &str, statement: &'static str) -> Result<()> {
